@@ -37,7 +37,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Golden:
-    """Requests as they come over the wire, and the arrays, outputs (by form) and answers (served form) they must give."""
+    """Requests as they come over the wire, and the arrays, outputs and answers that they must give."""
 
     requests: tuple[Json, ...]
     arrays: Arrays
@@ -62,6 +62,7 @@ class Bundle:
     golden: Golden | None = None
     evidence: tuple[Evidence, ...] = ()
     notes: Mapping[str, Json] = field(default_factory=dict)  # what the last step reports of itself, for its evidence
+    adopted: Mapping[str, Json] = field(default_factory=dict)  # where a model made elsewhere came from, and its parity
 
     def replace(self, **changes: Any) -> Bundle:
         """Another task, data, fact or evidence; never the model (use `with_model`)."""
@@ -112,8 +113,9 @@ class Bundle:
         """No model, edits, helpers, forms or golden outputs: the one door to a fresh start."""
         gone = {"model", "float", "forms", "fitted", "exposed", "private", "adapters", "ensemble", "signed", "sealed"}
         return replace(
-            self, model=None, edits=(), helpers={}, forms={}, serving="torch", golden=None, facts=self.facts - gone
-        )
+            self, model=None, edits=(), helpers={}, forms={}, serving="torch", golden=None, facts=self.facts - gone,
+            adopted={},
+        )  # fmt: skip
 
     def fork(self) -> Bundle:
         """A deep copy of the model and helpers: the only way to keep the bundle before a step."""
@@ -123,14 +125,14 @@ class Bundle:
         """The named arrays of the model, from the fitted task."""
         return Signature(inputs=self.task.inputs_specs(), outputs=self.task.outputs_specs())
 
-    def predictor(self, form: str | None = None, *, threads: int = 1, device: str = "cpu") -> Predictor:
+    def predictor(self, form: str | None = None, *, threads: int = 1) -> Predictor:
         """The task with a form's forward; `form` defaults to the serving one."""
         from luodi.core.predictor import Predictor, TorchForward
 
         name = form or self.serving
         if name == "torch":
             assert self.model is not None, "this bundle was opened without its torch model"
-            return Predictor(self.task, TorchForward(self.model.to(device), device))
+            return Predictor(self.task, TorchForward(self.model))
         from luodi.core.catalog import resolve
 
         chosen = self.forms[name]

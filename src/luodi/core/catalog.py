@@ -155,10 +155,15 @@ def name_of(kind: type[Any]) -> str:
 
 def source_sha(name: str) -> str | None:
     """The SHA-256 of the file behind an import path (`./file.py:Class`), None for names of the catalog."""
-    if ":" not in name:
-        return None
-    module = sys.modules[_own(name).__module__]
-    return sha256(Path(module.__file__ or "").read_bytes()).hexdigest()
+    return sha256(own_file(name).read_bytes()).hexdigest() if ":" in name else None
+
+
+def own_file(name: str) -> Path:
+    """The file behind an import path: the one it names, or its module's."""
+    where = name.partition(":")[0]
+    if where.endswith(".py"):
+        return Path(where).resolve()
+    return Path(sys.modules[_own(name).__module__].__file__ or "").resolve()
 
 
 def resolve(slot: str, value: Any) -> Thing:

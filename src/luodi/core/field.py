@@ -68,7 +68,7 @@ class Target(Field):
         raise NotImplementedError
 
     def record(self, answers: Sequence[Json], truths: Sequence[Any]) -> Arrays:
-        """Answers and truths as plain arrays (value, truth, probabilities...), first axis the rows: stored and scored."""
+        """Answers and truths as plain arrays (value, truth, probabilities...), first axis the rows."""
         raise NotImplementedError
 
     def score(self, record: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -43,7 +43,7 @@ class Written(BaseModel):
 class Runtime(Thing):
     """One runtime, one file: `write` imports torch inside the call, `open` must not import torch."""
 
-    extensions: ClassVar[tuple[str, ...]] = ()
+    library: ClassVar[str] = ""  # the package that `open` imports: loaded before memory is weighed
     activations: Literal["float", "int8"] = "float"  # int8: static, calibrated on rows of the training split
 
     def packages(self) -> Mapping[str, str]:

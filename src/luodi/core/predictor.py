@@ -43,10 +43,11 @@ class Predictor:
 
 
 class TorchForward:
-    """A torch module as named arrays in, named arrays out."""
+    """A torch module as named arrays in, named arrays out, on the device where its weights are."""
 
-    def __init__(self, model: nn.Module, device: str = "cpu") -> None:
-        self.model, self.device = model.eval(), device
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model.eval()
+        self.device = next((tensor.device for tensor in model.state_dict().values()), "cpu")
 
     def __call__(self, arrays: Arrays) -> Arrays:
         import torch

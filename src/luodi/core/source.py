@@ -26,6 +26,7 @@ class Origin:
     source: Json  # the source, every field
     fingerprint: str  # of the source's rows
     steps: tuple[Json, ...] = ()  # [{"step": ..., "seed": ..., "scope": [...]}]: data steps to replay
+    most: int | None = None  # a rehearsal keeps this many rows, evenly spaced
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,10 @@ class Task(Thing):
         """Requests as the model's named input arrays: the same in training, scoring and serving."""
         raise NotImplementedError
 
+    def rows_to_requests(self, rows: Rows) -> list[Request]:
+        """The stored rows as requests, columns that are no input left out; raises BadRequest naming row and column."""
+        raise NotImplementedError
+
     def truth(self, rows: Rows) -> Arrays:
         """The rows' targets as named arrays, for `loss`."""
         raise NotImplementedError

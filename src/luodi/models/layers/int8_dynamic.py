@@ -1,0 +1,44 @@
+"""A linear layer that computes in int8: weights fixed, activations scaled row by row as they come."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from luodi.models.layers.int8_weight import int8_channels
+
+
+class Int8DynamicLinear(nn.Module):
+    """int8 weights (out, in) with scales (out,), and int8 activations with one scale a row: max / 127."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        q, scale = int8_channels(layer.weight)
+        self.register_buffer("q", q)
+        self.register_buffer("scale", scale.flatten())
+        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach())
+
+    @property
+    def weight(self) -> Tensor:
+        """The dequantised weight, for code that reads a layer's `weight`."""
+        return self.q * self.scale[:, None]
+
+    def forward(self, x: Tensor) -> Tensor:
+        step = x.abs().amax(-1, keepdim=True).float().clamp(min=1e-8) / 127
+        rows = (x / step).round().clamp(-128, 127).to(torch.int8).reshape(-1, self.in_features)
+        product = int_product(rows, self.q).reshape(*x.shape[:-1], self.out_features)
+        y = product.float() * step * self.scale
+        return (y if self.bias is None else y + self.bias).to(x.dtype)
+
+
+def int_product(rows: Tensor, q: Tensor) -> Tensor:
+    """rows (n, in) int8 times q (out, in) int8 transposed, exactly, as int32 (n, out)."""
+    if not rows.is_cuda:
+        return torch._int_mm(rows, q.t())
+    # CUDA wants more than 16 rows and widths that are multiples of 8: zeros change no sum.
+    (num_rows, width), num_out = rows.shape, q.shape[0]
+    rows = F.pad(rows, (0, -width % 8, 0, max(0, 17 - num_rows)))
+    q = F.pad(q, (0, -width % 8, 0, -num_out % 8))
+    return torch._int_mm(rows, q.t())[:num_rows, :num_out]

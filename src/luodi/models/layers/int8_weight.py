@@ -1,0 +1,78 @@
+"""Linear and convolution layers whose weights are int8, with one scale an output channel."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CONVOLVE = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}  # by the dimensions of the weight
+
+
+def int8_channels(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """(int8 weight, float32 scale (out, 1, ...)): scale = amax / 127.5 of each output channel, -128..127.
+
+    A channel of zeros gets the smallest scale, not a division by zero. Works on the meta device.
+    """
+    whole = weight.detach().float()
+    largest = whole.abs().amax(dim=tuple(range(1, whole.dim())), keepdim=True)
+    scale = (largest / 127.5).clamp(min=torch.finfo(torch.float32).eps)
+    return (whole / scale).round().clamp(-128, 127).to(torch.int8), scale
+
+
+class Int8Linear(nn.Module):
+    """A linear layer with int8 weights (out, in) and scales (out, 1), dequantised in the forward."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        q, scale = int8_channels(layer.weight)
+        self.register_buffer("q", q)
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach())
+
+    @property
+    def weight(self) -> Tensor:
+        """The dequantised weight, for code that reads a layer's `weight`."""
+        return self.q * self.scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, (self.q * self.scale).to(x.dtype), self.bias)
+
+
+class Int8Conv(nn.Module):
+    """A 1-, 2- or 3-dimensional convolution with int8 weights and scales (out, 1, ...), dequantised in the forward."""
+
+    def __init__(self, layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels, self.groups = layer.in_channels, layer.out_channels, layer.groups
+        self.kernel_size, self.stride, self.dilation = layer.kernel_size, layer.stride, layer.dilation
+        self.padding, self.padding_mode = layer.padding, layer.padding_mode
+        q, scale = int8_channels(layer.weight)
+        self.register_buffer("q", q)
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach())
+        self.convolve = CONVOLVE[q.dim()]
+
+    @property
+    def weight(self) -> Tensor:
+        """The dequantised weight, for code that reads a layer's `weight`."""
+        return self.q * self.scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = (self.q * self.scale).to(x.dtype)
+        if self.padding_mode == "zeros":
+            return self.convolve(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        x = F.pad(x, self._around(), mode=self.padding_mode)
+        return self.convolve(x, weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+    def _around(self) -> list[int]:
+        """Padding before and after each axis, the last axis first, as `F.pad` wants it."""
+        sides: list[int] = []
+        for axis in reversed(range(len(self.kernel_size))):
+            if isinstance(self.padding, str):  # "same" pads the odd one behind; "valid" not at all
+                total = self.dilation[axis] * (self.kernel_size[axis] - 1) if self.padding == "same" else 0
+                sides += [total // 2, total - total // 2]
+            else:
+                sides += [self.padding[axis], self.padding[axis]]
+        return sides

@@ -1,0 +1,104 @@
+"""Rows as the tensors that a model is given: encoded once where they fit, else batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from luodi.core.errors import LuodiError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from luodi.core.rows import Rows
+    from luodi.core.spec import Arrays
+    from luodi.core.task import Task
+
+CHUNK = 512  # rows encoded at a time
+PROBE = 64  # rows from which the size of all is estimated
+
+Pair = tuple[Mapping[str, "Tensor"], Mapping[str, "Tensor"]]  # inputs, truth
+
+
+class Examples(Protocol):
+    """Numbered examples, given out in batches."""
+
+    @property
+    def count(self) -> int: ...
+
+    def batch(self, rows: Tensor) -> Pair:
+        """Inputs and truth of these row numbers (int64, on the CPU), on the training device."""
+        ...
+
+
+@dataclass(frozen=True)
+class Held:
+    """Every example encoded, in memory on the training device."""
+
+    inputs: Mapping[str, Tensor]
+    truth: Mapping[str, Tensor]
+    count: int
+    device: str = "cpu"
+
+    def batch(self, rows: Tensor) -> Pair:
+        if self.device != "cpu":
+            rows = rows.to(self.device)
+        return (
+            {name: tensor.index_select(0, rows) for name, tensor in self.inputs.items()},
+            {name: tensor.index_select(0, rows) for name, tensor in self.truth.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Read:
+    """Examples read and encoded when their batch is due: for more rows than fit the memory."""
+
+    task: Task
+    rows: Rows
+    device: str = "cpu"
+
+    @property
+    def count(self) -> int:
+        return len(self.rows)
+
+    def batch(self, rows: Tensor) -> Pair:
+        inputs, truth = _encode(self.task, self.rows.take(rows.numpy()))
+        return _tensors(inputs, self.device), _tensors(truth, self.device)
+
+
+def examples_of(task: Task, rows: Rows, device: str, hold_mb: float) -> tuple[Examples, str]:
+    """The rows' examples, held if their estimated size is at most `hold_mb`, and a sentence that says which."""
+    if not len(rows):
+        raise LuodiError("there are no rows to learn from; look at the split and at what the data steps before it kept")
+    inputs, truth = _encode(task, rows.take(np.arange(min(PROBE, len(rows)))))
+    one = sum(array.nbytes for array in (*inputs.values(), *truth.values())) / min(PROBE, len(rows))
+    size = one * len(rows) / 1e6
+    if size > hold_mb:
+        told = f"{len(rows)} examples need about {size:.0f} MB, over {hold_mb:g} MB: read and encoded batch by batch"
+        return Read(task, rows, device), told
+    inputs, truth = encode_all(task, rows)
+    told = f"{len(rows)} examples encoded once and held in memory ({size:.1f} MB)"
+    return Held(_tensors(inputs, device), _tensors(truth, device), len(rows), device), told
+
+
+def encode_all(task: Task, rows: Rows) -> tuple[Arrays, Arrays]:
+    """Inputs and truth of all rows as whole arrays, encoded in pieces."""
+    pieces = [_encode(task, rows.take(np.arange(at, min(at + CHUNK, len(rows))))) for at in range(0, len(rows), CHUNK)]
+    return _joined([inputs for inputs, _ in pieces]), _joined([truth for _, truth in pieces])
+
+
+def _encode(task: Task, rows: Rows) -> tuple[Arrays, Arrays]:
+    return task.encode(task.rows_to_requests(rows)), task.truth(rows)
+
+
+def _joined(pieces: Sequence[Arrays]) -> Arrays:
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+def _tensors(arrays: Arrays, device: str) -> dict[str, Tensor]:
+    import torch
+
+    return {name: torch.from_numpy(np.array(array, order="C")).to(device) for name, array in arrays.items()}

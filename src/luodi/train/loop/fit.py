@@ -1,0 +1,87 @@
+"""The loop: every training by gradient goes through here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from luodi.core.errors import LuodiError
+from luodi.train.loop.gradients import backward
+from luodi.train.loop.interrupt import Interrupt
+from luodi.train.loop.layout import channels_last
+from luodi.train.loop.memory import OptimizerMemory
+from luodi.train.loop.progress import Progress
+from luodi.train.loop.settings import default_generator, settled
+from luodi.train.loop.state import State
+from luodi.train.loop.zeros import Zeros
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
+    from luodi.core.run import Run
+    from luodi.train.loop.checkpoint import Checkpoint
+    from luodi.train.loop.examples import Examples
+    from luodi.train.loop.patience import Patience
+    from luodi.train.loop.plan import Plan
+    from luodi.train.loop.validation import Checked
+
+
+def fit(
+    model: nn.Module,
+    examples: Examples,
+    plan: Plan,
+    run: Run,
+    checkpoint: Checkpoint,
+    patience: Patience,
+    validate: Callable[[nn.Module], Checked] | None = None,
+) -> State:
+    """Trains `model` in place, going on from the checkpoint if there is one of this training.
+
+    Every random draw is a function of (seed, scope, step): a training that was killed and started again ends with the
+    same bits. Raises KeyboardInterrupt after Ctrl-C, once a checkpoint is written.
+    """
+    import torch
+
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise LuodiError("this model has nothing to train: all its weights are frozen")
+    with settled(run), channels_last(model, run.device), Interrupt() as interrupt:
+        zeros, progress, generator = Zeros(model, plan.zeros), Progress(plan.listeners), default_generator(run.device)
+        optimizer = plan.update.build(model, plan.learning_rate)
+        count = len(plan.updates(plan.sampler.order(0), run))
+        losses, total = torch.zeros(count, device=run.device), count * plan.epochs_in(run)
+        state = State(model, OptimizerMemory(optimizer), patience, losses, total)
+        state.resume(checkpoint, run)
+        while state.epoch < plan.epochs_in(run) and not patience.over:
+            start = time.monotonic()
+            model.train()
+            for rows in plan.updates(plan.sampler.order(state.epoch), run)[state.at :]:
+                generator.manual_seed(run.seed_for("step", state.step, run.rank))
+                batches = plan.batches(examples, rows, state.step, run)
+                optimizer.zero_grad()
+                losses[state.at] = backward(plan.objective, model, batches, run.world)
+                zeros.calm()
+                _move(model, optimizer, plan.rate(state.step, total), plan.clip)
+                zeros.keep()
+                state.step += 1
+                progress.tick(state)
+                if interrupt.asked or checkpoint.due(epoch_ends=False):
+                    state.keep(run, checkpoint, interrupt)
+            state.end_epoch(plan.rate(state.step - 1, total), progress, validate, start)
+            if interrupt.asked or checkpoint.due(epoch_ends=True):
+                state.keep(run, checkpoint, interrupt)
+        patience.restore(model, checkpoint.path)
+    model.eval()
+    return state
+
+
+def _move(model: nn.Module, optimizer: Optimizer, rate: float, clip: float | None) -> None:
+    """One update of the weights along their gradients."""
+    from torch.nn.utils import clip_grad_norm_
+
+    if clip is not None:
+        clip_grad_norm_(model.parameters(), clip)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()

@@ -1,0 +1,35 @@
+"""Adam with decoupled weight decay."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from luodi.train.loop.groups import decay_groups, fused
+from luodi.train.loop.slots import Update
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class AdamW(Update):
+    """Adam whose weight decay shrinks the weights themselves, not through the gradient (arXiv 1711.05101).
+
+    w *= 1 - rate * weight_decay before each move; biases and normalisation layers do not decay.
+    """
+
+    betas: tuple[Share, Share] = (0.9, 0.999)  # how much of the running mean, and of the running square, is kept
+    epsilon: Annotated[float, Field(gt=0)] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+
+    def build(self, model: nn.Module, learning_rate: float) -> Optimizer:
+        from torch import optim
+
+        return optim.AdamW(
+            decay_groups(model, self.weight_decay), lr=learning_rate, betas=self.betas, eps=self.epsilon,
+            fused=fused(model),
+        )  # fmt: skip

@@ -1,0 +1,49 @@
+"""Pruned weights stay pruned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class Zeros:
+    """The weights that are zero before a training and stay so: those of tensors that are partly, not wholly, zero.
+
+    Only tensors of two axes or more count: a bias that happens to hold a zero is not pruned.
+    """
+
+    def __init__(self, model: nn.Module, wish: Literal["keep", "refill"]) -> None:
+        self.weights: list[Tensor] = []
+        self.masks: list[Tensor] = []
+        for weight in model.parameters() if wish == "keep" else ():
+            if weight.requires_grad and weight.dim() >= 2:
+                mask = (weight.detach() != 0).to(weight.dtype)
+                if bool((mask == 0).any()) and bool(mask.any()):
+                    self.weights.append(weight)
+                    self.masks.append(mask)
+
+    @property
+    def count(self) -> int:
+        return sum(int((mask == 0).sum()) for mask in self.masks)
+
+    def calm(self) -> None:
+        """Takes their share out of the gradients, so that momentum and clipping do not see it."""
+        import torch
+
+        pairs = [
+            (weight.grad, mask)
+            for weight, mask in zip(self.weights, self.masks, strict=True)
+            if weight.grad is not None
+        ]
+        if pairs:
+            torch._foreach_mul_([grad for grad, _ in pairs], [mask for _, mask in pairs])
+
+    def keep(self) -> None:
+        """Sets them to zero again, whatever the update did."""
+        import torch
+
+        if self.weights:
+            with torch.no_grad():
+                torch._foreach_mul_(self.weights, self.masks)

@@ -1,0 +1,105 @@
+"""Training by gradient."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from luodi.core.bundle import Edit
+from luodi.core.catalog import name_of
+from luodi.core.errors import LuodiError
+from luodi.core.step import Facts, Step
+from luodi.core.thing import ModelConfig, Slot, dump
+
+if TYPE_CHECKING:
+    from luodi.core.bundle import Bundle
+    from luodi.core.run import Run
+    from luodi.core.task import Task
+    from luodi.train.loop.plan import Plan
+    from luodi.train.loop.validation import Validation
+
+
+class Train(Step):
+    """Trains the model on the training split; a killed training goes on from its checkpoint, bit for bit.
+
+    Validates after each epoch. Checkpoints go to `<run.out>/checkpoint` and are removed at the end. Changes weights,
+    not layers. Raises LuodiError when the loss is no longer a number.
+    """
+
+    needs: ClassVar = frozenset({"split", "loss"})
+    gives: ClassVar = frozenset({"model", "float", "fitted", "exposed"})
+    ends: ClassVar = frozenset({"private"})
+
+    epochs: Annotated[int, Field(ge=1)] = 10
+    batch_size: Annotated[int, Field(ge=1)] = 64  # rows of one forward
+    accumulate: Annotated[int, Field(ge=1)] = 1  # forwards of one update: a larger batch in the same memory
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    update: Annotated[Any, Slot("updates")] = Field("adamw", validate_default=True)  # how gradients move the weights
+    schedule: Annotated[Any, Slot("schedules")] = Field("cosine", validate_default=True)  # how the learning rate goes
+    augment: tuple[Annotated[Any, Slot("augments")], ...] = ()  # random changes of the inputs, in order
+    clip: Annotated[float, Field(gt=0)] | None = None  # largest norm of an update's whole gradient
+    patience: Annotated[int, Field(ge=1)] | None = (
+        None  # epochs without a better check; then the best weights come back
+    )
+    watch: Literal["metric", "loss"] = "metric"  # what patience looks at, on the validation split
+    zeros: Literal["keep", "refill"] = "keep"  # of a model that was pruned: zeros stay, or may grow again
+    hold_mb: Annotated[float, Field(ge=0)] = 2048.0  # encoded examples up to this size are held in memory
+    checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0  # longest time between checkpoints within an epoch
+
+    def facts(self, have: frozenset[str]) -> Facts:
+        more = frozenset({"float"}) if "model" in have else frozenset()
+        return Facts(self.needs | more, self.gives, self.ends, self.excludes)
+
+    def objection(self, task: Task, config: ModelConfig | None) -> str | None:
+        fields = next(iter(dump(task).values())).get("inputs") or {}
+        kinds = {next(iter(field)) for field in fields.values()}
+        for augment in self.augment:
+            if augment.kind not in kinds:
+                return f"{name_of(type(augment))} changes an {augment.kind}, and no input of this task is one"
+        return None
+
+    def __call__(self, bundle: Bundle, run: Run) -> Bundle:
+        from luodi.train.loop.checkpoint import Checkpoint
+        from luodi.train.loop.examples import examples_of
+        from luodi.train.loop.fit import fit
+        from luodi.train.loop.identity import identity
+        from luodi.train.loop.patience import Patience
+
+        bundle = bundle.ready(run)
+        assert bundle.data is not None and bundle.model is not None
+        validation = self._validation(bundle, run)
+        examples, how = examples_of(bundle.task, bundle.data["train"], run.device, self.hold_mb)
+        run.log("note", {"text": how})
+        checkpoint = Checkpoint(run.out / "checkpoint", identity(self, bundle, run), self.checkpoint_seconds)
+        patience = Patience(self.patience, self.watch, bundle.task.metrics())
+        state = fit(
+            bundle.model, examples, self._plan(bundle.task, examples.count, run), run, checkpoint, patience, validation
+        )
+        checkpoint.remove()
+        done = bundle.with_model(state.model, edit=Edit(step=self))
+        notes = {"history": state.history, "updates": state.step, "best_epoch": patience.epoch or None, "examples": how}
+        return done.replace(facts=(done.facts | self.gives) - self.ends).noting(**notes)
+
+    def _plan(self, task: Task, count: int, run: Run) -> Plan:
+        from luodi.train.loop.plan import Plan
+        from luodi.train.loop.sampler import Shuffled
+
+        specs = task.inputs_specs()
+        changes = [(name, augment) for augment in self.augment for name in specs if specs[name].kind == augment.kind]
+        return Plan(
+            Shuffled(count, run), task.loss, self.update, self.schedule, tuple(changes), (run.log,), self.epochs,
+            self.batch_size, self.accumulate, self.learning_rate, self.clip, self.zeros,
+        )  # fmt: skip
+
+    def _validation(self, bundle: Bundle, run: Run) -> Validation | None:
+        """The check after each epoch, None without validation rows."""
+        from luodi.train.loop.validation import validation_of
+
+        assert bundle.data is not None
+        rows = bundle.data.splits.get("validation")
+        if rows is None or not len(rows):
+            if self.patience is not None:
+                raise LuodiError("train: patience needs validation rows; give `split` a validation share above 0")
+            return None
+        return validation_of(bundle.task, rows, run, self.hold_mb)
