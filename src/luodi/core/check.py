@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from luodi.core import catalog
-from luodi.core.errors import Refused
+from luodi.core.errors import LuodiError, Refused
 from luodi.core.step import Step
 
 if TYPE_CHECKING:
+    from luodi.core.bundle import Bundle
     from luodi.core.recipe import Recipe
     from luodi.core.task import Task
     from luodi.core.thing import ModelConfig
@@ -60,6 +61,22 @@ def problems(recipe: Recipe, task: Task, config: ModelConfig | None, stored: fro
     for extra in missing_extras(recipe):
         found.append(f"the extra {extra!r} is not installed: pip install 'luodi[{extra}]'")
     return found
+
+
+def build_problem(start: Bundle) -> str | None:
+    """Why the model cannot be built for these columns, found on the meta device with a task fitted on a few rows."""
+    if start.config is None or start.model is not None or start.data is None:
+        return None
+    import torch
+
+    rows = start.data.splits["all"]
+    try:
+        fitted = start.task.fit(rows.take(range(0, len(rows), max(len(rows) // 512, 1))))
+        with torch.device("meta"):
+            fitted.build(start.config)
+    except (LuodiError, ValueError) as error:
+        return f"the model cannot be built: {error}"
+    return None
 
 
 def missing_extras(recipe: Recipe) -> list[str]:

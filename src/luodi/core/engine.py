@@ -18,6 +18,7 @@ from luodi.core.folder import Listener, RunFolder, quiet
 from luodi.core.recipe import Recipe
 from luodi.core.run import Run
 from luodi.core.step import Step
+from luodi.core.task import Task
 from luodi.core.thing import dump
 from luodi.core.work import Place, Work, held_out, is_kept
 
@@ -44,7 +45,7 @@ def run(
     recipe: Recipe, *, out: Path = Path("runs"), cache: Path = CACHE, listener: Listener = quiet,
     rehearse: bool = False, trust: tuple[str, ...] = (),
 ) -> Result:  # fmt: skip
-    """Runs a recipe in `out/<name>`; steps whose key is unchanged are not done again. Raises Refused before any work."""
+    """Runs a recipe in `out/<name>`; a step whose key is unchanged is not done again. Raises Refused before work."""
     chosen = device.choose(recipe.device)
     threads = recipe.threads.train or device.cores()
     folder = RunFolder(Path(out) / (recipe.name + (".rehearsal" if rehearse else "")), listener)
@@ -62,6 +63,8 @@ def run(
 def refuse_all(recipe: Recipe, start: Bundle) -> None:
     """Raises Refused with every problem of order, conflict or missing extras."""
     found = check.problems(recipe, start.task, start.config, start.facts)
+    built = check.build_problem(start)
+    found += [built] if built else []
     if found:
         raise Refused("the recipe cannot be run:\n" + "\n".join(f"  {one}" for one in found))
 
@@ -70,6 +73,7 @@ def first(recipe: Recipe, base: Run, cache: Path, trust: tuple[str, ...]) -> Bun
     """The bundle before the first step: the recipe's task and model, or the bundle it starts from, with its rows."""
     rows = open_rows(recipe.data, cache, rehearse=base.rehearse) if recipe.data is not None else None
     if recipe.start is None:
+        assert isinstance(recipe.task, Task)
         return Bundle(task=recipe.task, config=recipe.model, data=rows, facts=frozenset({"rows"} if rows else set()))
     bundle = Bundle.load(Path(recipe.start), trust=trust, device=base.device)
     if rows is not None:

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +43,7 @@ class RunFolder:
         return self.path / "steps" / key
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> Generator[None]:
         """Keeps a second run out of the folder; a lock of a process that is gone does not count."""
         self.path.mkdir(parents=True, exist_ok=True)
         handle = (self.path / ".lock").open("a+", encoding="utf-8")

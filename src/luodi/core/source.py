@@ -18,6 +18,10 @@ class Source(Thing):
         """All rows; `cache` is the folder for what is fetched or converted. Raises LuodiError with what to do."""
         raise NotImplementedError
 
+    def licence(self) -> str:
+        """The terms of its rows, "" where they are not known."""
+        return ""
+
 
 @dataclass(frozen=True)
 class Origin:

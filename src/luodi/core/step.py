@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from luodi.core.bundle import Bundle
+    from luodi.core.outlook import Forecast, Outlook
     from luodi.core.run import Run
     from luodi.core.task import Task
 
@@ -49,6 +50,10 @@ class Step(Thing):
 
     def objection(self, task: Task, config: ModelConfig | None) -> str | None:
         """Why this step cannot do this task or model, in the nature of things; None: it can."""
+        return None
+
+    def forecast(self, outlook: Outlook) -> Forecast | None:
+        """What this step will take, roughly; None: too little to tell, or not known."""
         return None
 
     def __call__(self, bundle: Bundle, run: Run) -> Bundle:

@@ -219,7 +219,7 @@ def _read(path: Path, head: Mapping[str, Any], trust: Trust) -> Bundle:
         facts=frozenset(head["facts"]),
         golden=_read_golden(path / "golden") if (path / "golden").is_dir() else None,
         evidence=tuple(Evidence.model_validate(one) for one in evidence),
-        adopted=head["adopted"],
+        adopted=head.get("adopted", {}),
     )
 
 

@@ -69,8 +69,29 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], aliases: Mapping[str, 
 
 
 def materialize(model: nn.Module, device: str) -> nn.Module:
-    """A model on the meta device given memory; ties between tensors are kept."""
-    return model.to_empty(device=device)
+    """A model on the meta device given memory, whatever is in it; tied tensors stay tied.
+
+    Plain `torch.empty` for each tensor: `Module.to_empty` unties them, and imports a symbolic algebra system.
+    """
+    import torch
+
+    made: dict[int, Any] = {}
+    for module in model.modules():
+        for held in (module._parameters, module._buffers):
+            for name, tensor in held.items():
+                if tensor is not None and id(tensor) not in made:
+                    if hasattr(tensor, "__tensor_flatten__"):
+                        fresh = torch.empty_like(tensor, device=device)
+                    else:
+                        fresh = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+                    is_parameter = isinstance(tensor, torch.nn.Parameter)
+                    made[id(tensor)] = (
+                        tensor,
+                        torch.nn.Parameter(fresh, tensor.requires_grad) if is_parameter else fresh,
+                    )
+                if tensor is not None:
+                    held[name] = made[id(tensor)][1]
+    return model
 
 
 def touched(before: Path, after: Path) -> float:

@@ -56,7 +56,7 @@ class Split(Step):
     def __call__(self, bundle: Bundle, run: Run) -> Bundle:
         assert bundle.data is not None
         if "all" not in bundle.data.splits:
-            raise LuodiError("split: the rows are already split; a recipe splits once")
+            raise LuodiError("the rows are already split; a recipe splits once")
         rows = bundle.data["all"]
         names = self._identities(rows)
         column = self._stratum(bundle.task, rows)
@@ -66,7 +66,7 @@ class Split(Step):
         splits = {part: rows.take(parts[part]) for part in ("train", "validation", "test")}
         found = leaks(splits, _inputs(bundle.task, rows, self.id))
         if found["rows"] and self.leakage == "refuse":
-            raise LuodiError(f"split: {found['words']}; name a column in `id` that keeps such rows together")
+            raise LuodiError(f"{found['words']}; name a column in `id` that keeps such rows together")
         notes: dict[str, Any] = {
             "rows": {part: len(part_rows) for part, part_rows in splits.items()},
             "stratified_by": column,
@@ -80,10 +80,10 @@ class Split(Step):
         if self.id is None:
             return [str(name) for name in rows.ids]
         if self.id not in rows.columns:
-            raise LuodiError(f"split: id: no column {self.id!r}; {nearest(self.id, rows.columns)}")
+            raise LuodiError(f"id: no column {self.id!r}; {nearest(self.id, rows.columns)}")
         names = rows.column(self.id)
         if empty := sum(name is None for name in names):
-            raise LuodiError(f"split: id: column {self.id!r} is empty in {empty} of {len(rows)} rows")
+            raise LuodiError(f"id: column {self.id!r} is empty in {empty} of {len(rows)} rows")
         return [str(name) for name in names]
 
     def _stratum(self, task: Task, rows: Rows) -> str | None:
@@ -92,7 +92,7 @@ class Split(Step):
             labels = [name for name, kind in _fields(task, "targets").items() if kind == "category"]
             return labels[0] if len(labels) == 1 and labels[0] in rows.columns else None
         if self.stratify is not None and self.stratify not in rows.columns:
-            raise LuodiError(f"split: stratify: no column {self.stratify!r}; {nearest(self.stratify, rows.columns)}")
+            raise LuodiError(f"stratify: no column {self.stratify!r}; {nearest(self.stratify, rows.columns)}")
         return self.stratify
 
     def _whole(self, parts: Mapping[str, Sequence[int]], count: int, column: str | None) -> None:
@@ -101,7 +101,7 @@ class Split(Step):
             if share > 0 and not len(parts[part]):
                 by = f" stratified by {column}" if column else ""
                 raise LuodiError(
-                    f"split: {count} rows{by} leave no {part} rows at a share of {share:.3g}; "
+                    f"{count} rows{by} leave no {part} rows at a share of {share:.3g}; "
                     f"get more rows, or set other shares in `split: {{validation: ..., test: ...}}`"
                 )
 

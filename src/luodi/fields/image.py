@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field as Bounded
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from luodi.core.errors import LuodiError
 from luodi.core.field import Field
 from luodi.core.spec import Arrays, Spec
 from luodi.core.thing import Json
-from luodi.fields.pictures.frame import framed
+from luodi.fields.pictures.frame import cut, framed
 from luodi.fields.pictures.made import made
 from luodi.fields.pictures.wire import text_of, value_of
 
@@ -32,7 +32,11 @@ class Image(Field):
     normalize: Literal["none", "scale", "standard"] = "standard"  # none: 0..255, scale: 0..1
     resize: Literal["nearest", "area", "bilinear", "bicubic", "lanczos"] = "bilinear"
     aspect: Literal["stretch", "pad", "crop"] = "stretch"  # what happens to another ratio of height to width
-    background: Annotated[int, Bounded(ge=0, le=255)] = 255  # what shows through alpha and around a padded image
+    resize_to: Side | tuple[Side, Side] | None = None  # first to this (a number: the shorter side), then cut to size
+    background: Annotated[int, Bounded(ge=0, le=255)] | None = (
+        255  # shows through alpha and around; None: alpha is left
+    )
+    order: Literal["rgb", "bgr"] = "rgb"  # of the three channels that the model is given
     max_pixels: Annotated[int, Bounded(ge=1)] = 40_000_000  # refused before decoding above this
     mean: tuple[float, ...] | None = None  # of each channel, 0..1
     std: tuple[float, ...] | None = None  # of each channel, 0..1
@@ -46,6 +50,14 @@ class Image(Field):
         if info.field_name == "std" and given is not None and min(given) <= 0:
             raise ValueError("must be above 0")
         return given
+
+    @model_validator(mode="after")
+    def _used(self) -> Self:
+        if self.resize_to is not None and self.aspect != "stretch":
+            raise ValueError("`resize_to` says what happens to other ratios: leave `aspect` at stretch")
+        if self.order == "bgr" and self.channels == 1:
+            raise ValueError("`order: bgr` needs `channels: 3`")
+        return self
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -105,9 +117,13 @@ class Image(Field):
 
     def _frame(self, value: np.ndarray) -> np.ndarray:
         """uint8 (height, width, channels)."""
-        if value.shape == (self.sides if self.channels == 1 else (*self.sides, 3)):
-            return value.reshape(*self.sides, self.channels)
-        return framed(value, self.sides, self.channels, self.resize, self.aspect, self.background)
+        if self.resize_to is None and value.shape == (self.sides if self.channels == 1 else (*self.sides, 3)):
+            pixels = value.reshape(*self.sides, self.channels)
+        elif self.resize_to is None:
+            pixels = framed(value, self.sides, self.channels, self.resize, self.aspect, self.background)
+        else:
+            pixels = cut(value, self.resize_to, self.sides, self.channels, self.resize, self.background)
+        return pixels if self.order == "rgb" else pixels[:, :, ::-1]
 
     def _scale(self) -> tuple[np.ndarray, np.ndarray]:
         """What a pixel 0..255 is multiplied with, and what is added: float32 (channels, 1, 1)."""

@@ -8,6 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from luodi.core.evidence import Evidence, Measure
+from luodi.report.markdown import grid
 from luodi.report.units import Column, bounds, column_of, share, signed, three
 
 if TYPE_CHECKING:
@@ -60,13 +61,12 @@ class Table:
     def markdown(self) -> str:
         """A table for pages that hold no colour; cells are escaped."""
         headings = ["step", "form", *(column.heading for column in self.columns), "what it changed"]
-        rows = [headings, ["---"] * len(headings)]
+        rows = []
         for line in self.lines:
             cells = [_cell(line.measures.get(column.name)) for column in self.columns]
             rows.append([line.label, line.form or "-", *cells, "; ".join(line.words) or "-"])
-        body = "\n".join("| " + " | ".join(_flat(cell) for cell in row) + " |" for row in rows)
         note = "\n\nA rehearsal: a few rows and updates; no number here says how good anything is." * self.rehearsal
-        return f"{body}\n\n{LEGEND}{note}\n"
+        return f"{grid(headings, rows)}\n{LEGEND}{note}\n"
 
     def html(self) -> str:
         """A `<table>`; everything that comes from data is escaped."""
@@ -116,18 +116,18 @@ class Table:
         from rich.table import Table as Grid
         from rich.text import Text
 
-        grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), expand=words)
-        grid.add_column("step", no_wrap=True)
-        grid.add_column("form", no_wrap=True)
+        shown = Grid(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), expand=words)
+        shown.add_column("step", no_wrap=True)
+        shown.add_column("form", no_wrap=True)
         for column in self.columns:
-            grid.add_column(f"{column.short}\n{column.unit}".rstrip(), justify="right", no_wrap=True)
+            shown.add_column(f"{column.short}\n{column.unit}".rstrip(), justify="right", no_wrap=True)
         if words:
-            grid.add_column("what it changed", ratio=1, min_width=24)
+            shown.add_column("what it changed", ratio=1, min_width=24)
         for line in self.lines:
             cells: list[Any] = [_coloured(column, line.measures.get(column.name)) for column in self.columns]
             said = [Text("; ".join(line.words) or "-")] if words else []
-            grid.add_row(Text(line.label), Text(line.form or "-"), *cells, *said)
-        return grid
+            shown.add_row(Text(line.label), Text(line.form or "-"), *cells, *said)
+        return shown
 
     def _block(self, line: Line) -> RenderableType:
         from rich.text import Text
@@ -205,10 +205,6 @@ def _html_cell(column: Column, measure: Measure | None) -> str:
         hover = f"change {signed(measure.change.value)} [{signed(measure.change.low)}, {signed(measure.change.high)}]"
         change = f"<span class='change {measure.verdict}' title='{hover}, {measure.count:,} counted'>{said}</span>"
     return f"<td class='value' {title}><b>{three(measure.value)}</b>{interval}{change}</td>"
-
-
-def _flat(cell: str) -> str:
-    return cell.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
 def _bullets(console: Console, line: Line) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from pathlib import Path
@@ -26,6 +26,7 @@ from luodi.serve.predict import Predict
 from luodi.serve.refusal import Refusal, text
 
 if TYPE_CHECKING:
+    import uvicorn
     from fastapi import FastAPI, Request
 
 PAGE = Path(__file__).parent / "page"
@@ -46,7 +47,7 @@ def create(bundle: Bundle, *, threads: int = 1, name: str, digest: str = "", for
     intake = Intake(bundle.task, facts)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         batcher.start()
         yield
         await batcher.stop()
@@ -142,7 +143,7 @@ def serve(path: Path, host: str, port: int, form: str | None, threads: int, trus
 
     Prints one line on stdout once calls are accepted. Calls in flight are answered before it returns.
     """
-    require("uvicorn", "serve")
+    uvicorn = require("uvicorn", "serve")
     head = store.peek(path)
     form = form or head["serving"]
     bundle = Bundle.load(path, form=form, check=True, trust=trust)
@@ -156,17 +157,15 @@ def serve(path: Path, host: str, port: int, form: str | None, threads: int, trus
     # uvicorn raises the signal again once it is done; then it has nothing more to end.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    asyncio.run(_listen_until_told(app, listening, line))
-
-
-async def _listen_until_told(app: FastAPI, listening: socket.socket, line: str) -> None:
-    import uvicorn
-
     config = uvicorn.Config(
         app, access_log=False, log_level="warning", lifespan="on", server_header=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )  # fmt: skip
-    server = uvicorn.Server(config)
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(_listen_until_told(uvicorn.Server(config), listening, line))
+
+
+async def _listen_until_told(server: uvicorn.Server, listening: socket.socket, line: str) -> None:
     running = asyncio.create_task(server.serve(sockets=[listening]))
     while not (server.started or running.done()):
         await asyncio.sleep(0.005)
@@ -191,8 +190,11 @@ def _loopback(host: str) -> bool:
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=1024)
+        listening = socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
         raise LuodiError(
             f"cannot listen on {host}:{port}: {error.strerror or error}; another --port, or 0 for a free one"
         ) from error
+    # Head and body of an answer are two writes: the second must not wait for the first one's acknowledgement.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from math import inf
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -19,6 +19,8 @@ from luodi.core.thing import ModelConfig, dump
 from luodi.train.loop.by_hand.network import Momentum, backward, cross_entropy, forward, squared_error
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from luodi.core.bundle import Bundle
     from luodi.core.run import Run
     from luodi.core.task import Task
@@ -45,6 +47,7 @@ class ByHand(Step):
     batch_size: Annotated[int, Field(ge=1)] = 32
     learning_rate: Annotated[float, Field(gt=0)] = 0.02
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    zeros: Literal["keep", "refill"] = "keep"  # of a model that was pruned: zeros stay, or may grow again
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0  # longest time between checkpoints within an epoch
 
     def facts(self, have: frozenset[str]) -> Facts:
@@ -86,40 +89,33 @@ class ByHand(Step):
 
     def _fit(self, bundle: Bundle, run: Run, checkpoint: Checkpoint) -> State:
         """The loop: forward, loss, backward, move; the model's own weights are the arrays."""
-        import torch
-
-        from luodi.train.loop.by_hand.bridge import Velocities, flat, layers_of
+        from luodi.train.loop.by_hand.bridge import flat, layers_of
         from luodi.train.loop.examples import encode_all
         from luodi.train.loop.interrupt import Interrupt
-        from luodi.train.loop.patience import Patience
         from luodi.train.loop.progress import Progress
         from luodi.train.loop.sampler import Shuffled
-        from luodi.train.loop.state import State
         from luodi.train.loop.validation import validation_of
+        from luodi.train.loop.zeros import Zeros
 
         assert bundle.data is not None and bundle.model is not None
         inputs, truths = encode_all(bundle.task, bundle.data["train"])
         x, (truth,), loss = flat(inputs), truths.values(), _loss(bundle.task)
         held_out = bundle.data.splits.get("validation")
         validate = validation_of(bundle.task, held_out, run, inf) if held_out is not None and len(held_out) else None
-        layers = layers_of(bundle.model)
+        layers, zeros = layers_of(bundle.model), Zeros(bundle.model, self.zeros)
         update = Momentum.still(layers, self.momentum)
-        batches, epochs = -(-len(x) // self.batch_size), self.epochs
-        if run.rehearse:
-            batches, epochs = min(batches, REHEARSED), 1
-        state = State(
-            bundle.model, Velocities(update), Patience(None, "loss", {}), torch.zeros(batches), batches * epochs
-        )
+        state = self._state(bundle.model, update, len(x), run)
         state.resume(checkpoint, run)
         sampler, progress = Shuffled(len(x), run), Progress((run.log,))
         with Interrupt() as interrupt:
-            while state.epoch < epochs:
+            while state.step < state.total or state.at:
                 start, order = time.monotonic(), sampler.order(state.epoch).numpy()
-                while state.at < batches:
+                while state.at < len(state.losses):
                     rows = order[state.at * self.batch_size : (state.at + 1) * self.batch_size]
                     values = forward(layers, x[rows])
                     state.losses[state.at], slope = loss(values[-1], truth[rows])
                     update.move(backward(layers, values, slope), self.learning_rate)
+                    zeros.keep()
                     state.step += 1
                     progress.tick(state)
                     if interrupt.asked or checkpoint.due(epoch_ends=False):
@@ -128,6 +124,20 @@ class ByHand(Step):
                 if interrupt.asked or checkpoint.due(epoch_ends=True):
                     state.keep(run, checkpoint, interrupt)
         return state
+
+    def _state(self, model: nn.Module, update: Momentum, count: int, run: Run) -> State:
+        """Nothing done yet."""
+        import torch
+
+        from luodi.train.loop.by_hand.bridge import Velocities
+        from luodi.train.loop.patience import Patience
+        from luodi.train.loop.state import State
+
+        batches, epochs = -(-count // self.batch_size), self.epochs
+        if run.rehearse:
+            batches, epochs = min(batches, REHEARSED), 1
+        never = Patience(None, "loss", {})
+        return State(model, Velocities(update), never, torch.zeros(batches), batches * epochs)
 
 
 def _objection_to_targets(targets: dict[str, Any]) -> str | None:

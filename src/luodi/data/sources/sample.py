@@ -40,3 +40,6 @@ class Sample(Source):
             return table_of(self.name, sample, files)
 
         return kept(cache, key_of("sample", self.name, sorted(sample.members.items())), make)
+
+    def licence(self) -> str:
+        return SAMPLES[self.name].licence

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -28,8 +28,6 @@ class Onnx(Runtime):
 
     extensions: ClassVar[tuple[str, ...]] = (".onnx", ".onnx.data")
 
-    calibrate: Literal["minmax", "entropy", "percentile"] = "minmax"
-
     def packages(self) -> Mapping[str, str]:
         return {"onnx": "export", "onnxscript": "export", "onnxruntime": "export"}
 
@@ -46,31 +44,8 @@ class Onnx(Runtime):
         with tempfile.TemporaryDirectory() as aside:
             whole = Path(aside) / FILE
             write_onnx(model, example, signature, whole)
-            self._quantise(whole, folder / FILE, calibration)
+            _quantise(whole, folder / FILE, calibration)
         return Written(arithmetic="int8")
-
-    def _quantise(self, whole: Path, path: Path, calibration: Arrays) -> None:
-        """Static int8 with QuantizeLinear and DequantizeLinear around every operator, weights per channel."""
-        from luodi.export.tracing.graph import forget_origin
-        from luodi.export.tracing.quiet import hushed
-
-        onnx = require("onnx", "export")
-        tools = require("onnxruntime.quantization", "export")
-        methods = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
-        with hushed():
-            tools.quantize_static(
-                whole,
-                path,
-                _Reader(calibration),
-                quant_format=tools.QuantFormat.QDQ,
-                activation_type=tools.QuantType.QUInt8,
-                weight_type=tools.QuantType.QInt8,
-                per_channel=True,
-                calibrate_method=tools.CalibrationMethod[methods[self.calibrate]],
-            )
-        proto = onnx.load(path)
-        forget_origin(proto)
-        onnx.save(proto, path)
 
     def open(self, folder: Path, properties: Mapping[str, Json], threads: int) -> Forward:
         runtime = require("onnxruntime", "export")
@@ -85,6 +60,36 @@ class Onnx(Runtime):
             return dict(zip(names, session.run(names, arrays), strict=True))
 
         return forward
+
+
+def _quantise(whole: Path, path: Path, calibration: Arrays) -> None:
+    """Static int8: integers between operators, weights per channel in 7 bits, outputs left as floats.
+
+    7 bits, because processors without VNNI add pairs of 8-bit products in 16 bits and saturate (drift 0.13 instead of
+    0.007 on a digits network). Ranges are the smallest and largest value: entropy and percentiles were never better.
+    """
+    from luodi.export.tracing.graph import save
+    from luodi.export.tracing.integers import float_outputs, input_joins
+    from luodi.export.tracing.quiet import hushed
+
+    onnx = require("onnx", "export")
+    tools = require("onnxruntime.quantization", "export")
+    with hushed():
+        tools.quantize_static(
+            whole,
+            path,
+            _Reader(calibration),
+            quant_format=tools.QuantFormat.QDQ,
+            activation_type=tools.QuantType.QUInt8,
+            weight_type=tools.QuantType.QInt8,
+            per_channel=True,
+            reduce_range=True,
+            calibrate_method=tools.CalibrationMethod.MinMax,
+            nodes_to_exclude=input_joins(onnx.load(whole, load_external_data=False)),
+        )
+    proto = onnx.load(path)
+    float_outputs(proto)
+    save(proto, path)
 
 
 class _Reader:

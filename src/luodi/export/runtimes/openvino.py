@@ -57,31 +57,65 @@ class Openvino(Runtime):
             "CPU",
             {**properties, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": str(threads)},
         )
-        return _Forward(compiled)
+        return _Forward(compiled, openvino.Tensor)
 
 
 class _Forward:
     """Named arrays in, named arrays out; one infer request a thread, since a request holds its arrays."""
 
-    def __init__(self, compiled: Any) -> None:
-        self.compiled = compiled
-        self.names = [port.any_name for port in compiled.outputs]
+    def __init__(self, compiled: Any, tensor: Any) -> None:
+        self.compiled, self.tensor = compiled, tensor
+        self.inputs = [(port.any_name, port.element_type.to_dtype()) for port in compiled.inputs]
+        self.outputs = [port.any_name for port in compiled.outputs]
         self.mine = local()
 
     def __call__(self, arrays: Arrays) -> Arrays:
-        request = getattr(self.mine, "request", None)
-        if request is None:
-            request = self.mine.request = self.compiled.create_infer_request()
-        results = request.infer(arrays, share_inputs=True)
-        return dict(zip(self.names, results.values(), strict=True))
+        shapes = [arrays[name].shape for name, _ in self.inputs]
+        if getattr(self.mine, "shapes", None) != shapes:
+            self._prepare(shapes)
+        for buffer, (name, _) in zip(self.mine.buffers, self.inputs, strict=True):
+            np.copyto(buffer, arrays[name])
+        results = self.mine.request.infer({})
+        return dict(zip(self.outputs, results.values(), strict=True))
+
+    def _prepare(self, shapes: list[tuple[int, ...]]) -> None:
+        """Buffers that the request reads from: handing over new arrays costs 30 us an input and call."""
+        mine = self.mine
+        mine.request = self.compiled.create_infer_request()
+        mine.buffers = [np.empty(shape, kind) for shape, (_, kind) in zip(shapes, self.inputs, strict=True)]
+        for number, buffer in enumerate(mine.buffers):
+            mine.request.set_input_tensor(number, self.tensor(buffer, shared_memory=True))
+        mine.shapes = shapes
 
 
 def _quantise(graph: Any, calibration: Arrays) -> Any:
-    """Static int8 by NNCF: per-channel weights, activations calibrated on the rows, biases corrected."""
+    """Static int8 by NNCF: weights per channel in 7 bits, ranges from the smallest to the largest value seen.
+
+    NNCF's own defaults average the extremes of single rows, which clips a table's columns to their mean, and use 8
+    bits, which saturate on processors without VNNI: drift 0.82 instead of 0.01 on a table, 0.04 instead of 0.01 on digits.
+    """
     from luodi.export.tracing.quiet import hushed
 
     nncf = require("nncf", "openvino")
+    ranges = require("nncf.quantization.range_estimator", "openvino").RangeEstimatorParametersSet
     rows = len(next(iter(calibration.values())))
     batches = [{name: array[row : row + 1] for name, array in calibration.items()} for row in range(rows)]
+    joins = [node.get_friendly_name() for node in graph.get_ops() if _joins_inputs(node)]
     with hushed():
-        return nncf.quantize(graph, nncf.Dataset(batches), subset_size=rows)
+        return nncf.quantize(
+            graph,
+            nncf.Dataset(batches),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=rows,
+            fast_bias_correction=False,
+            ignored_scope=nncf.IgnoredScope(names=joins) if joins else None,
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                overflow_fix=nncf.OverflowFix.ENABLE, activations_range_estimator_params=ranges.MINMAX
+            ),
+        )
+
+
+def _joins_inputs(node: Any) -> bool:
+    """Whether a node only joins inputs of the model: rounding each column alone loses what the others hold."""
+    sources = [port.get_source_output().get_node().get_type_name() for port in node.inputs()]
+    return node.get_type_name() == "Concat" and "Parameter" in sources

@@ -23,15 +23,12 @@ def write_onnx(model: nn.Module, example: Arrays, signature: Signature, path: Pa
 
     The bytes follow from the model alone: no versions, paths or stack traces are kept.
     """
-    onnx, optimizer = require("onnx", "export"), require("onnxscript.optimizer", "export")
+    optimizer = require("onnxscript.optimizer", "export")
     with hushed():
         graph = _trace(model, example, signature)
         optimizer.optimize(graph, input_size_limit=FOLD)
         proto = require("onnx_ir", "export").serde.serialize_model(graph)
-    forget_origin(proto)
-    size = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
-    aside = {"save_as_external_data": True, "location": f"{path.name}.data"} if size > LARGEST else {}
-    onnx.save(proto, str(path), **aside)
+    save(proto, path)
     return frozenset(node.op_type for node in proto.graph.node)
 
 
@@ -78,7 +75,15 @@ def _free_axes(signature: Signature, names: list[str]) -> dict[str, dict[int, An
     return free
 
 
-def forget_origin(proto: Any) -> None:
+def save(proto: Any, path: Path) -> None:
+    """Writes one file, or above 1.5 GB the weights beside it, without what names the machine it was made on."""
+    _forget_origin(proto)
+    size = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
+    aside = {"save_as_external_data": True, "location": f"{path.name}.data"} if size > LARGEST else {}
+    require("onnx", "export").save(proto, str(path), **aside)
+
+
+def _forget_origin(proto: Any) -> None:
     """Removes what names the machine that traced it: stack traces, paths, versions."""
     proto.producer_version, proto.doc_string = "", ""
     del proto.metadata_props[:]

@@ -14,21 +14,52 @@ FILTERS = {"nearest": "NEAREST", "area": "BOX", "bilinear": "BILINEAR", "bicubic
 
 
 def framed(
-    value: np.ndarray, size: tuple[int, int], channels: int, resize: str, aspect: str, background: int
+    value: np.ndarray, size: tuple[int, int], channels: int, resize: str, aspect: str, background: int | None
 ) -> np.ndarray:
-    """uint8 (height, width, channels) of that size; alpha is laid over the background first."""
-    from PIL.Image import Resampling, alpha_composite, fromarray, new
+    """uint8 (height, width, channels) of that size; alpha is laid over the background first, or left off (None)."""
+    from PIL.Image import Resampling
+
+    image = _opaque(value, channels, background)
+    if image.size != (size[1], size[0]):
+        image = _resized(image, size, Resampling[FILTERS[resize]], aspect, background or 0)
+    return np.asarray(image).reshape(*size, channels)
+
+
+def cut(
+    value: np.ndarray, resize_to: int | tuple[int, int], size: tuple[int, int], channels: int, resize: str,
+    background: int | None,
+) -> np.ndarray:  # fmt: skip
+    """uint8 (height, width, channels): resized to `resize_to`, then the middle of that size cut out whole pixels wide.
+
+    A number is the new shorter side, the longer one is rounded down. Where the resized image is smaller, the background
+    (black if None) is around it, its odd pixel before the image.
+    """
+    from PIL.Image import Resampling, new
+
+    image = _opaque(value, channels, background)
+    across, down = image.size
+    if isinstance(resize_to, tuple):
+        down, across = resize_to
+    else:
+        shorter, longer = min(across, down), max(across, down)
+        other = int(resize_to * longer / shorter)
+        across, down = (resize_to, other) if across <= down else (other, resize_to)
+    image = image.resize((across, down), Resampling[FILTERS[resize]])
+    height, width = size
+    canvas = new(image.mode, (width, height), (background or 0) if channels == 1 else (background or 0,) * 3)
+    canvas.paste(image, (-((across - width) // 2), -((down - height) // 2)))
+    return np.asarray(canvas).reshape(*size, channels)
+
+
+def _opaque(value: np.ndarray, channels: int, background: int | None) -> Image:
+    """The image in its final mode, L or RGB."""
+    from PIL.Image import alpha_composite, fromarray, new
 
     mode = "L" if channels == 1 else "RGB"
     image = fromarray(value)
-    if image.mode == "RGBA":
-        under = new("RGBA", image.size, (background, background, background, 255))
-        image = alpha_composite(under, image)
-    if image.mode != mode:
-        image = image.convert(mode)
-    if image.size != (size[1], size[0]):
-        image = _resized(image, size, Resampling[FILTERS[resize]], aspect, background)
-    return np.asarray(image).reshape(*size, channels)
+    if image.mode == "RGBA" and background is not None:
+        image = alpha_composite(new("RGBA", image.size, (background, background, background, 255)), image)
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _resized(image: Image, size: tuple[int, int], kind: Resampling, aspect: str, background: int) -> Image:

@@ -25,7 +25,7 @@ class Limits:
 
     def html(self, view: View) -> str:
         note = (
-            "The black line is the limit, the block the 95% interval of what was measured. A limit is met or missed "
+            "The upright line is the limit, the block the 95% interval of what was measured. A limit is met or missed "
             "only when the whole interval lies on one side."
         )
         return f"<p class='note'>{note}</p>{''.join(_limit(one) for one in view.limits)}"

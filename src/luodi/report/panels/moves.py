@@ -53,7 +53,7 @@ def _moves(view: View, column: Column) -> str:
     line = {
         "x": places, "y": floats([m.value for _, m in series], 6), "mode": "lines+markers+text", "showlegend": False,
         "line": {"color": "@one", "width": 1.6}, "text": [three(m.value) for _, m in series], "cliponaxis": False,
-        "textposition": "top center", "textfont": {"size": 11, "color": "@soft"},
+        "textposition": _sides([m.value for _, m in series]), "textfont": {"size": 11, "color": "@soft"},
         "marker": {"size": 10, "symbol": [SYMBOLS[m.verdict] for _, m in series], "color": colours,
                    "line": {"width": 1.6, "color": colours}},
         "hovertext": [_hover(one, measure, column) for one, measure in series], "hoverinfo": "text",
@@ -66,7 +66,7 @@ def _moves(view: View, column: Column) -> str:
             "tickangle": 0,
             "range": [-0.35, len(series) - 0.65],
         },
-        "yaxis": {"nticks": 5, "range": _range(column, low, high)},
+        "yaxis": {"nticks": 5, "tickformat": "~g", "range": _range(column, low, high)},
     }
     says = f"{column.heading}: " + ", ".join(f"{_label(one)} {three(m.value)}" for one, m in series)
     return chart([band, line], layout, says, height=230)
@@ -78,8 +78,18 @@ def _range(column: Column, low: list[float | None], high: list[float | None]) ->
     bottom, top = min(known), max(known)
     room = (top - bottom) or abs(top) or 1.0
     if not column.metric and bottom >= 0:
-        return [0.0, top * 1.22 or 1.0]
+        return [-0.1 * top, top * 1.25 or 1.0]
     return [bottom - 0.15 * room, top + 0.3 * room]
+
+
+def _sides(values: list[float]) -> list[str]:
+    """Where each number stands: off the line that comes from the left and goes to the right."""
+    found = []
+    for place, value in enumerate(values):
+        falls = place > 0 and values[place - 1] > value
+        rises = place + 1 < len(values) and values[place + 1] > value
+        found.append(("bottom center" if rises else "top right") if falls else "top left" if rises else "top center")
+    return found
 
 
 def _label(one: Evidence) -> str:

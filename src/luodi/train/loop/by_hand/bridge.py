@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from luodi.core.errors import LuodiError
@@ -26,7 +27,7 @@ def layers_of(model: nn.Module) -> list[Layer]:
 
     owners = [module for module in model.modules() if any(True for _ in module.parameters(recurse=False))]
     linear = [module for module in owners if type(module) is nn.Linear and module.bias is not None]
-    chained = all(a.out_features == b.in_features for a, b in zip(linear, linear[1:], strict=False))
+    chained = all(a.out_features == b.in_features for a, b in pairwise(linear))
     if len(linear) != len(owners) or not linear or not chained:
         odd = sorted({type(module).__name__ for module in owners if module not in linear}) or ["side branches"]
         raise LuodiError(f"by_hand writes out linear layers one after another; this model holds {', '.join(odd)}")

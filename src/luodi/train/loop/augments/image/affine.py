@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import pi
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -28,25 +27,35 @@ class Affine(Augment):
 
     def apply(self, values: Tensor, generator: Generator) -> Tensor:
         """`values` (batch, channels, height, width), any float type."""
-        from torch.nn.functional import affine_grid, grid_sample
+        import torch
 
         if not (self.degrees or self.shift or self.scale or self.shear):
             return values
-        theta = self._matrices(len(values), values.shape[-2], values.shape[-1], generator).to(values)
-        grid = affine_grid(theta, list(values.shape), align_corners=False)
-        outside = "border" if self.fill == "border" else "zeros"
-        return grid_sample(values, grid, mode="bilinear", padding_mode=outside, align_corners=False)
+        draws = torch.rand(5, len(values), generator=generator, dtype=torch.float64) * 2 - 1
+        angle, lean = draws[0] * self.degrees, draws[1] * self.shear
+        size, right, down = (1 + self.scale) ** draws[2], draws[3] * self.shift, draws[4] * self.shift
+        origins = origins_of(angle, lean, size, right, down, values.shape[-2] / values.shape[-1])
+        return moved(values, origins.to(values), self.fill)
 
-    def _matrices(self, count: int, height: int, width: int, generator: Generator) -> Tensor:
-        """(batch, 2, 3): where each output pixel comes from, in half sizes: the inverse of the change."""
-        import torch
 
-        draws = torch.rand(count, 5, generator=generator, dtype=torch.float64) * 2 - 1
-        angle, lean = draws[:, 0] * (self.degrees * pi / 180), torch.tan(draws[:, 1] * (self.shear * pi / 180))
-        size = (1 + self.scale) ** -draws[:, 2]
-        right, down = draws[:, 3] * 2 * self.shift, draws[:, 4] * 2 * self.shift
-        # Pixels are turned in pixel units: half-width and half-height units would squash a wide image as it turns.
-        cosine, sine, aspect = angle.cos() * size, angle.sin() * size, height / width
-        xx, xy, yx, yy = cosine, (cosine * lean - sine) * aspect, sine / aspect, sine * lean + cosine
-        rows = (xx, xy, -(xx * right + xy * down), yx, yy, -(yx * right + yy * down))
-        return torch.stack(rows, dim=-1).reshape(count, 2, 3)
+def origins_of(angle: Tensor, lean: Tensor, size: Tensor, right: Tensor, down: Tensor, aspect: float) -> Tensor:
+    """(batch, 2, 3): where each pixel of the result comes from, in half sizes from the centre.
+
+    `angle` and `lean` in degrees, `right` and `down` in shares of width and height, `aspect` height over width.
+    """
+    import torch
+
+    # Pixels are turned in pixel units: half widths and half heights would squash a wide image as it turns.
+    cosine, sine, slant = (angle.deg2rad().cos() / size, angle.deg2rad().sin() / size, lean.deg2rad().tan())
+    xx, xy, yx, yy = cosine, (cosine * slant - sine) * aspect, sine / aspect, sine * slant + cosine
+    rows = (xx, xy, -2 * (xx * right + xy * down), yx, yy, -2 * (yx * right + yy * down))
+    return torch.stack(rows, dim=-1).reshape(-1, 2, 3)
+
+
+def moved(values: Tensor, origins: Tensor, fill: Literal["border", "zero"]) -> Tensor:
+    """One bilinear resampling of the whole batch."""
+    from torch.nn.functional import affine_grid, grid_sample
+
+    grid = affine_grid(origins, list(values.shape), align_corners=False)
+    outside = "border" if fill == "border" else "zeros"
+    return grid_sample(values, grid, mode="bilinear", padding_mode=outside, align_corners=False)

@@ -1,0 +1,102 @@
+"""`luodi plan`: order, conflicts, missing extras, time and memory; nothing is fetched, written or allocated."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+from luodi.core import atomic, catalog, check, device, store
+from luodi.core.errors import LuodiError
+from luodi.core.outlook import Outlook, outlook
+from luodi.core.recipe import Recipe
+from luodi.core.source import Source
+from luodi.core.step import Step
+from luodi.core.task import Task
+from luodi.core.thing import dump, make
+
+
+def plan_recipe(
+    path: Path, settings: Sequence[str], out: Path, cache: Path, trust: tuple[str, ...], *, json: bool
+) -> int:
+    """Prints the plan; returns 0, or 2 if the recipe cannot be run."""
+    recipe = Recipe.read(path, settings)
+    facts = _facts(recipe, out, cache, trust)
+    print(jsonlib.dumps(facts, ensure_ascii=False, indent=1) if json else _text(facts))
+    return 2 if facts["problems"] else 0
+
+
+def _facts(recipe: Recipe, out: Path, cache: Path, trust: tuple[str, ...]) -> dict[str, Any]:
+    task: Any = recipe.task
+    config: Any = recipe.model
+    stored: frozenset[str] = frozenset()
+    if recipe.start is not None:
+        from luodi.core.thing import Trust
+
+        head = store.peek(Path(recipe.start))
+        trusted = Trust(trust, head["own"])
+        task = cast(Any, make("tasks", head["task"], trusted))
+        config = cast(Any, make("models", head["config"], trusted)) if head["config"] else None
+        stored = frozenset(head["facts"]) | ({"rows", "split"} if head["origin"] else set())
+    problems = check.problems(recipe, task, config, stored)
+    threads = recipe.threads.train or device.cores()
+    view, unknown = _outlook(recipe, task, config, cache, threads)
+    if isinstance(view, str):
+        problems, view = [*problems, view], None
+    past = _past(out / recipe.name)
+    steps = []
+    for number, step in enumerate(recipe.steps, 1):
+        assert isinstance(step, Step)
+        forecast = step.forecast(view) if view is not None else None
+        before = past.get(jsonlib.dumps(dump(step), sort_keys=True))
+        steps.append({
+            "number": number, "name": catalog.name_of(type(step)), "step": dump(step, short=True),
+            "forecast": asdict(forecast) if forecast else None, "last_time_seconds": before,
+        })  # fmt: skip
+    return {
+        "recipe": recipe.name, "device": device.choose(recipe.device), "threads": threads, "steps": steps,
+        "model": {"parameters": view.parameters, "flops": view.flops} if view else None,
+        "unknown": unknown, "problems": problems,
+    }  # fmt: skip
+
+
+def _outlook(recipe: Recipe, task: Task, config: Any, cache: Path, threads: int) -> tuple[Outlook | str | None, str]:
+    """(the outlook, or the problem that building shows), and why it is not known."""
+    if recipe.data is None or config is None:
+        return None, "there is no data or no model to count"
+    assert isinstance(recipe.data, Source)
+    rows = recipe.data.kept(cache)
+    if rows is None:
+        return None, "the data are not in the cache yet, so time and memory are not known"
+    share = next((1 - s.validation - s.test for s in recipe.steps if hasattr(s, "validation")), 1.0)
+    try:
+        fitted = task.fit(rows.take(range(0, len(rows), max(len(rows) // 512, 1))))
+        return outlook(fitted, config, int(len(rows) * share), threads), ""
+    except (LuodiError, ValueError) as error:
+        return f"the model cannot be built: {error}", ""
+
+
+def _past(folder: Path) -> dict[str, float]:
+    """Step with all its fields -> seconds it took in the run that is here."""
+    notes = [atomic.read_json(path) for path in (folder / "steps").glob("*/step.json")]
+    return {jsonlib.dumps(note["step"], sort_keys=True): note["seconds"] for note in notes}
+
+
+def _text(facts: dict[str, Any]) -> str:
+    lines = [f"{facts['recipe']}: device {facts['device']}, {facts['threads']} threads"]
+    if facts["model"]:
+        flops = facts["model"]["flops"] / 1e6
+        lines.append(f"model: {facts['model']['parameters']:,} parameters, {flops:,.2f} MFLOP a forward")
+    for step in facts["steps"]:
+        about = []
+        if step["last_time_seconds"] is not None:
+            about.append(f"{step['last_time_seconds']:.1f} s last time")
+        if step["forecast"]:
+            cost = step["forecast"]
+            about.append(f"about {cost['seconds']:.0f} s and {cost['memory_mb']:,.0f} MB")
+        lines.append(f"  {step['number']}. {step['name']:<12} {', '.join(about)}".rstrip())
+    lines += [facts["unknown"]] if facts["unknown"] else []
+    lines += ["", "cannot be run:", *(f"  {one}" for one in facts["problems"])] if facts["problems"] else ["can be run"]
+    return "\n".join(lines)

@@ -1,0 +1,101 @@
+"""`luodi predict`: files, folders, JSON Lines and standard input, answered in batches, one JSON line an answer."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from luodi.core.bundle import Bundle
+from luodi.core.errors import BadRequest, LuodiError
+from luodi.core.flow import MOST
+from luodi.core.predictor import Predictor
+
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+TABLES = (".csv", ".tsv", ".parquet", ".json")
+
+Named = tuple[str, Any]  # where a request comes from, the request on the wire
+
+
+def predict_inputs(bundle: Path, inputs: list[str], form: str, trust: tuple[str, ...], threads: int) -> int:
+    """Prints one line an answer, in order; what cannot be read is told on standard error. 2 if anything was."""
+    opened = Bundle.load(bundle, form=form, trust=trust)
+    predictor = opened.predictor(None if form == "serving" else form, threads=threads)
+    bad = 0
+    requests = wires(inputs, _image_field(opened))
+    while batch := list(islice(requests, MOST)):
+        bad += _answer(predictor, batch)
+    if bad:
+        print(f"luodi: {bad} of the inputs could not be read", file=sys.stderr)
+    return 2 if bad else 0
+
+
+def _answer(predictor: Predictor, batch: list[Named]) -> int:
+    good: list[Named] = []
+    for where, wire in batch:
+        try:
+            good.append((where, predictor.task.read(wire)))
+        except BadRequest as error:
+            print(f"luodi: {where}: {error}", file=sys.stderr)
+    for (where, _), answer in zip(good, predictor([request for _, request in good]), strict=True):
+        print(json.dumps({"input": where, **answer}, ensure_ascii=False))
+    return len(batch) - len(good)
+
+
+def _image_field(bundle: Bundle) -> str | None:
+    """The input that a picture file stands for: the only input, if it is an image."""
+    specs = bundle.task.inputs_specs()
+    images = [name for name, spec in specs.items() if spec.kind == "image"]
+    return images[0] if len(specs) == 1 and images else None
+
+
+def wires(inputs: list[str], image: str | None) -> Iterator[Named]:
+    """Requests on the wire, each with the place it comes from."""
+    for name in inputs:
+        path = Path(name)
+        if name == "-":
+            yield from _lines("line", sys.stdin)
+        elif path.is_dir():
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGES and p.is_file())
+            if not found:
+                raise LuodiError(f"{path} holds no images ({', '.join(IMAGES)})")
+            for file in found:
+                yield _picture(file, image)
+        elif not path.is_file():
+            raise LuodiError(f"no file or folder {path}; `-` reads JSON Lines from standard input")
+        elif path.suffix.lower() in IMAGES:
+            yield _picture(path, image)
+        elif path.suffix.lower() in TABLES:
+            yield from _table(path)
+        elif path.suffix.lower() in (".jsonl", ".ndjson"):
+            with path.open(encoding="utf-8") as stream:
+                yield from _lines(f"{path} line", stream)
+        else:
+            raise LuodiError(f"{path}: expected an image ({', '.join(IMAGES)}) or rows ({', '.join(TABLES)}, .jsonl)")
+
+
+def _picture(path: Path, image: str | None) -> Named:
+    if image is None:
+        raise LuodiError(f"{path} is a picture, but this bundle needs more than one image: give it rows (.jsonl, .csv)")
+    return str(path), {image: path.read_bytes()}
+
+
+def _lines(where: str, stream: Any) -> Iterator[Named]:
+    for number, line in enumerate(stream, 1):
+        if line.strip():
+            try:
+                yield f"{where} {number}", json.loads(line)
+            except ValueError as error:
+                raise LuodiError(f"{where} {number} is not JSON: {error}") from error
+
+
+def _table(path: Path) -> Iterator[Named]:
+    from luodi.data.sources.table import Table
+
+    with TemporaryDirectory(prefix="luodi-predict-") as cache:
+        for number, row in enumerate(Table(path=str(path)).open(Path(cache)), 1):
+            yield f"{path} row {number}", row

@@ -1,0 +1,66 @@
+"""What a recipe will cost, before it is run: from the model on the meta device, or from the run before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from luodi.core.spec import Spec
+from luodi.core.task import Task
+from luodi.core.thing import ModelConfig
+
+# Arithmetic that small models reach on one CPU core with fp32, training; large matrices reach several times more.
+FLOPS_A_CORE = 1.2e10
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """A model and its rows: what a step's forecast is made of."""
+
+    rows: int  # of the training split
+    parameters: int
+    flops: float  # of one forward of one row
+    activations: int  # bytes kept of one row until its gradient is done
+    threads: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a step will take: seconds and MB at its peak, both rough."""
+
+    seconds: float
+    memory_mb: float
+
+
+def outlook(task: Task, config: ModelConfig, rows: int, threads: int) -> Outlook:
+    """Counts parameters, FLOPs and activations of one row on the meta device; `task` is fitted."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    kept = [0]
+    with torch.device("meta"):
+        model = task.build(config).train()
+        batch = {name: _blank(spec) for name, spec in task.inputs_specs().items()}
+        for module in model.modules():
+            if not list(module.children()):
+                module.register_forward_hook(lambda m, i, out: kept.__setitem__(0, kept[0] + _bytes(out)))
+        with FlopCounterMode(display=False) as counter:
+            model(**batch)
+    parameters = sum(tensor.numel() for tensor in model.parameters())
+    return Outlook(rows, parameters, counter.get_total_flops() / 2, kept[0] // 2, threads)
+
+
+def _blank(spec: Spec) -> Any:
+    import torch
+
+    shape = [2, *(size if isinstance(size, int) else 16 for size in spec.shape)]  # two rows: norms need more than one
+    return torch.zeros(shape, dtype=getattr(torch, spec.dtype))
+
+
+def _bytes(out: Any) -> int:
+    if isinstance(out, Mapping):
+        return sum(map(_bytes, out.values()))
+    if isinstance(out, list | tuple):
+        return sum(map(_bytes, out))
+    return out.numel() * out.element_size() if hasattr(out, "numel") else 0
