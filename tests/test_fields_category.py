@@ -132,6 +132,13 @@ def test_category_scores_as_scikit_learn(labels):
     assert list(found) == list(Category.better) and next(iter(Category.better)) == "accuracy"
 
 
+def test_a_schema_lists_labels_while_a_person_could_read_them():
+    few, many = Category(values=("a", "b")), Category(values=tuple(map(str, range(5000))))
+    assert few.wire_schema()["enum"] == ["a", "b"] and "enum" not in many.wire_schema()
+    assert few.answer_schema()["properties"]["probabilities"]["required"] == ["a", "b"]
+    assert len(json.dumps(many.answer_schema())) < 500 and "enum" not in Category().wire_schema()
+
+
 def test_one_label_alone_has_no_area():
     field = Category(values=("a", "b"))
     found = field.score({"truth": np.asarray(["a", "a"]), "value": np.asarray(["a", "b"]), "probabilities": np.eye(2)})

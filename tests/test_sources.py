@@ -37,11 +37,6 @@ from luodi.data.sources.table import Table
 CHINESE = "名称,城市,年龄,编号\n张三,北京,31,007\n李四,上海,42,008\n王五,广州,25,009\n"
 
 
-@pytest.fixture
-def cache() -> Path:
-    return Path.home() / ".cache/luodi"
-
-
 def text_file(folder: Path, text: str, encoding: str = "utf-8", name: str = "data.csv") -> Path:
     path = folder / name
     path.write_bytes(text.encode(encoding))
@@ -274,8 +269,9 @@ def test_a_damaged_cache_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "encoding", ["utf-8", "utf-8-sig", "gb18030", "gbk", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]
 )
-def test_chinese_tables_in_every_encoding(tmp_path: Path, encoding: str) -> None:
+def test_chinese_tables_in_every_encoding(tmp_path: Path, encoding: str, capsys: pytest.CaptureFixture[str]) -> None:
     rows = Table(path=str(text_file(tmp_path, CHINESE, encoding))).open(tmp_path)
+    assert ("read as gb18030" in capsys.readouterr().err) == encoding.startswith("gb")
     assert rows.column("城市") == ["北京", "上海", "广州"]
     assert rows.column("年龄") == [31, 42, 25]
     assert rows.column("编号") == ["007", "008", "009"]
@@ -524,6 +520,8 @@ def test_a_folder_in_the_hubs_format(tmp_path: Path) -> None:
     assert Hub(name=str(folder), columns=("label",)).open(tmp_path / "cache").columns == ["label"]
     with pytest.raises(LuodiError, match="did you mean 'label'"):
         Hub(name=str(folder), columns=("labl",)).open(tmp_path / "cache")
+    with pytest.raises(LuodiError, match="no folder"):
+        Hub(name=str(tmp_path / "sett")).open(tmp_path / "cache")
     with pytest.raises(LuodiError, match="valid"):
         Hub(name=str(folder), split="valid").open(tmp_path / "cache")
 

@@ -19,14 +19,10 @@ from luodi.core.rows import Rows
 from luodi.core.run import Run
 from luodi.core.source import Data, rows_of
 from luodi.data.sources.sample import Sample
-from luodi.data.split import Split, assign, shared_out
+from luodi.data.split import Split
+from luodi.data.splitting.assign import assign, shared_out
 
 SHARES = {"test": 0.2, "validation": 0.1}
-
-
-@pytest.fixture
-def cache() -> Path:
-    return Path.home() / ".cache/luodi"
 
 
 def bundle_of(rows: Rows, target: str = "category") -> Bundle:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -214,6 +216,20 @@ def test_examine_says_which_row_is_bad():
     for nothing in (None, ROWS[:0]):
         with pytest.raises(LuodiError, match="held-out rows"):
             TASK.examine(knowing(ROWS, TASK), nothing, 1.0)
+
+
+def test_serving_needs_no_torch():
+    code = """
+import json, sys
+from luodi.core.catalog import resolve
+task = resolve("tasks", json.loads(sys.argv[1]))
+assert not {"torch", "PIL", "sklearn"} & set(sys.modules), "imported before it was used"
+requests = [task.read(json.loads(json.dumps(task.write(request)))) for request in task.examples(8, 0)]
+arrays = task.encode(requests)
+answers = task.decode({"label": arrays["photo"].reshape(8, -1)[:, :3], "price": arrays["mean radius"]})
+assert len(answers) == 8 and task.wire_schema() and "torch" not in sys.modules, "torch is no part of serving"
+"""
+    subprocess.run([sys.executable, "-c", code, json.dumps(dump(TASK))], check=True)
 
 
 def test_answers_and_requests_fit_the_schemas():

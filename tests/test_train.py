@@ -254,11 +254,11 @@ def _five_steps(update, formula):
         "bias": model.bias.detach().numpy().copy(),
         "norm": np.ones((2, 2)),
     }
-    optimizer, memory = make("updates", update).build(model, 0.1), {name: {} for name in w}
+    mover, memory = make("updates", update).build(model), {name: {} for name in w}
     for step in range(1, 6):
-        optimizer.zero_grad()
+        model.zero_grad()
         model.loss().backward()
-        optimizer.step()
+        mover.move(0.1)
         slopes = _slopes(w)
         for name in w:
             w[name] = formula(w[name], slopes[name], memory[name], step, 0.3 if name == "weight" else 0.0)

@@ -19,7 +19,7 @@ from luodi.core.thing import ImportPath, Json, ModelConfig, make
 if TYPE_CHECKING:
     from torch import nn
 
-MOST = 1e-4  # how near to 1 the scores of a row sum if they are probabilities
+NEAR = 1e-4  # how near to 1 the scores of a row sum if they are probabilities
 
 
 def adopt(
@@ -35,7 +35,7 @@ def adopt(
     network = _network(path, arguments)
     tensors, notes = read(weights)
     fill(network, tensors, weights)
-    network = network.float().eval()
+    network.float().eval()
     inputs, outputs = list(fitted.inputs_specs()), fitted.outputs_specs()
     returned = _called(network, fitted.encode(fitted.examples(2, seed=0)), inputs, path)
     gives = _places(returned, list(outputs), path)
@@ -43,7 +43,7 @@ def adopt(
         "network": path, "arguments": dict(arguments), "takes": inputs, "gives": gives,
     }})  # fmt: skip
     assert isinstance(config, ModelConfig)
-    model = fitted.build(config).float().eval()
+    model: Any = fitted.build(config).float().eval()
     for name, place in gives.items():
         _check(name, model.picked(returned, place), outputs[name], path)
     fill_from(model, network)
@@ -81,11 +81,11 @@ def _task(said: Json) -> Task:
 
 
 def _open_blanks(field: Any) -> str:
-    """What fitting on rows would fill in."""
+    """What fitting on rows would fill in, found by fitting on the field's own example."""
     try:
-        filled = field.fit(())
-    except LuodiError as error:  # labels cannot be made up
-        return f"{', '.join(name for name, value in field if value is None)} ({error})"
+        filled = field.fit(field.wire_schema()["examples"])
+    except LuodiError as error:  # labels have no example
+        return str(error)
     return ", ".join(name for name, value in field if value is None and getattr(filled, name) is not None)
 
 
@@ -95,11 +95,6 @@ def _network(path: str, arguments: Mapping[str, Json]) -> nn.Module:
 
     try:
         kind = ImportPath(path).load()
-    except LuodiError:
-        raise
-    except Exception as error:  # a file of the user's own: anything may come
-        raise LuodiError(f"{path}: importing it failed: {type(error).__name__}: {error}") from error
-    try:
         network = kind(**arguments)
     except (TypeError, ValueError) as error:
         raise LuodiError(f"{path} cannot be made with the arguments {dict(arguments)}: {error}") from error
@@ -108,7 +103,7 @@ def _network(path: str, arguments: Mapping[str, Json]) -> nn.Module:
     return network
 
 
-def _called(network: nn.Module, arrays: Arrays, inputs: list[str], path: str) -> Any:
+def _called(network: Any, arrays: Arrays, inputs: list[str], path: str) -> Any:
     import torch
 
     with torch.inference_mode():
@@ -151,7 +146,7 @@ def _check(name: str, given: Any, spec: Spec, path: str) -> None:
     tensor = _shaped(given, spec)
     if tuple(tensor.shape[1:]) != spec.shape:
         raise LuodiError(f"{path} gives {tuple(tensor.shape[1:])} a row for {name}, the task wants {spec.shape}")
-    if spec.kind == "category" and bool((tensor >= 0).all()) and bool(((tensor.sum(-1) - 1).abs() < MOST).all()):
+    if spec.kind == "category" and bool((tensor >= 0).all()) and bool(((tensor.sum(-1) - 1).abs() < NEAR).all()):
         raise LuodiError(
             f"{path} gives probabilities for {name} (each row sums to 1), a bundle's category takes scores before "
             "softmax; import the class without its last softmax"

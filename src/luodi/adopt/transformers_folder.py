@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +18,11 @@ from luodi.core import atomic
 from luodi.core.bundle import Bundle
 from luodi.core.catalog import require
 from luodi.core.errors import LuodiError, nearest
-from luodi.core.field import Field
 from luodi.core.spec import Arrays
 from luodi.core.task import Task
 from luodi.core.thing import ModelConfig, make
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from luodi.core.task import Request
 
 IMAGE, LABEL = "image", "label"  # the columns of the bundle's task
@@ -173,19 +171,20 @@ def _processor(folder: Path, source: str) -> Any:
             folder, backend="pil", trust_remote_code=False, local_files_only=True
         )
     except (ValueError, OSError, ImportError) as error:
-        raise LuodiError(f"{source}: its image processor cannot be opened: {error}") from error
+        raise LuodiError(f"{source}: its image processor cannot be opened: {str(error)[:300]}") from error
 
 
-def _original(kind: Any, folder: Path, num_labels: int) -> tuple[nn.Module, list[str]]:
+def _original(kind: Any, folder: Path, num_labels: int) -> tuple[Any, list[str]]:
     """(the model as transformers opens it, notes on tensors that it leaves out)."""
     import torch
     from safetensors import SafetensorError
 
     try:
-        network, found = kind.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, dtype=torch.float32, ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )  # fmt: skip
+        with _quiet():
+            network, found = kind.from_pretrained(
+                folder, use_safetensors=True, local_files_only=True, dtype=torch.float32, ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )  # fmt: skip
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise LuodiError(f"{folder}: transformers cannot open it as {kind.__name__}: {error}") from error
     shapes = {name: (tuple(have), tuple(want)) for name, have, want in found["mismatched_keys"]}
@@ -197,6 +196,22 @@ def _original(kind: Any, folder: Path, num_labels: int) -> tuple[nn.Module, list
         raise LuodiError(f"{folder}: id2label names {num_labels} labels, the head has {network.config.num_labels}")
     shown = ", ".join(extra[:6]) + (f" and {len(extra) - 6} more" if len(extra) > 6 else "")
     return network.eval(), [f"tensors that {kind.__name__} does not use: {shown}"] if extra else []
+
+
+@contextlib.contextmanager
+def _quiet() -> Generator[None]:
+    """What transformers tells of tensors that do not fit is told by us, once."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _plain(config: Any) -> Any:
@@ -226,12 +241,16 @@ def _arrays(processor: Any, channels: int) -> Any:
     return arrays
 
 
-def _forward(network: nn.Module) -> Any:
+def _forward(network: Any) -> Any:
     def forward(arrays: Arrays) -> Arrays:
         import torch
 
         with torch.inference_mode():
-            return {LABEL: network(pixel_values=torch.as_tensor(arrays[IMAGE])).logits.float().numpy()}
+            try:
+                return {LABEL: network(pixel_values=torch.as_tensor(arrays[IMAGE])).logits.float().numpy()}
+            except (ValueError, RuntimeError) as error:
+                sides = " x ".join(map(str, arrays[IMAGE].shape[1:]))
+                raise LuodiError(f"the image processor makes arrays {sides}, which the model refuses: {error}") from error
 
     return forward
 

@@ -22,7 +22,7 @@ def run_recipe(
     recipe = Recipe.read(path, settings)
     with Terminal(quiet=json) as terminal:
         result = run_engine(recipe, out=out, cache=cache, listener=terminal, rehearse=rehearse, trust=trust)
-    page = finish(result, trust)
+    page = finish(result, result.trust)
     if json:
         print(jsonlib.dumps(_machine_readable(result)))
     else:

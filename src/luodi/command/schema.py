@@ -30,4 +30,14 @@ def recipe_schema() -> dict[str, Any]:
         definitions[f"slot.{slot}"] = {"anyOf": [*choices, {**own_thing, "minProperties": 1, "maxProperties": 1}]}
     whole = Recipe.model_json_schema(ref_template="#/$defs/{model}")
     definitions |= whole.pop("$defs", {})
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole, "$defs": definitions}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_linked({**whole, "$defs": definitions})}
+
+
+def _linked(value: Any) -> Any:
+    """The schema with every mark of a slot made a reference to it."""
+    if isinstance(value, list):
+        return [_linked(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    found = {key: _linked(item) for key, item in value.items() if key != "x-slot"}
+    return found | ({"$ref": f"#/$defs/slot.{value['x-slot']}"} if "x-slot" in value else {})

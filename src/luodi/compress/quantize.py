@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from luodi.core.bundle import Bundle, Edit
 from luodi.core.step import Step
@@ -37,7 +37,7 @@ class Quantize(Step):
         import torch
 
         assert bundle.model is not None
-        plan, left = self._plan(bundle.model)
+        plan, left = self.plan(bundle.model)
         model = self.restore(bundle.task, bundle.model, plan)
         edit = Edit(step=self, plan=plan, version=self.version, packages={"torch": torch.__version__})
         changed = bundle.with_model(model, edit=edit)
@@ -57,7 +57,7 @@ class Quantize(Step):
             setattr(model.get_submodule(owner), leaf, new)
         return model
 
-    def _plan(self, model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:
+    def plan(self, model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:
         """(layer -> what it becomes, layer -> why it stays)."""
         from torch import nn
 
@@ -85,5 +85,9 @@ def _layer(layer: nn.Module, kind: str) -> nn.Module:
     from luodi.models.layers.int8_dynamic import Int8DynamicLinear
     from luodi.models.layers.int8_weight import Int8Conv, Int8Linear
 
-    makers = {LINEAR: Int8Linear, CONVOLUTION: Int8Conv, DYNAMIC: Int8DynamicLinear}
+    makers: dict[str, Callable[[Any], nn.Module]] = {
+        LINEAR: Int8Linear,
+        CONVOLUTION: Int8Conv,
+        DYNAMIC: Int8DynamicLinear,
+    }
     return makers[kind](layer)

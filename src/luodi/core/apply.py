@@ -14,7 +14,7 @@ from luodi.core.rows import Rows
 from luodi.core.run import Run
 from luodi.core.source import Data, Origin, Source
 from luodi.core.step import Step
-from luodi.core.thing import dump, make
+from luodi.core.thing import Trust, dump, make, own_hashes
 
 REHEARSED_ROWS = 64
 
@@ -31,7 +31,8 @@ def apply(step: Step, bundle: Bundle, run: Run, number: int = 1) -> Bundle:
         after = replace(after, facts=after.facts - {"forms"})
     if after.data is not None and after.data is not bundle.data and after.data.origin is not None:
         said = {"step": dump(step), "seed": run.seed, "scope": list(run.scope)}
-        origin = replace(after.data.origin, steps=(*after.data.origin.steps, said))
+        steps, own = (*after.data.origin.steps, said), {**after.data.origin.own, **own_hashes(step)}
+        origin = replace(after.data.origin, steps=steps, own=own)
         after = replace(after, data=Data(after.data.splits, origin))
     if after.model is None and not after.forms:
         return after
@@ -50,7 +51,7 @@ def open_rows(source: Source, cache: Path, *, rehearse: bool = False) -> Data:
     if not len(rows):
         raise LuodiError(f"the data source {dump(source, short=True)} has no rows")
     most = REHEARSED_ROWS if rehearse and len(rows) > REHEARSED_ROWS else None
-    origin = Origin(dump(source), rows.fingerprint, (), most)
+    origin = Origin(dump(source), rows.fingerprint, (), most, own_hashes(source))
     return Data({"all": _thinned(rows, most)}, origin)
 
 
@@ -58,15 +59,16 @@ def _thinned(rows: Rows, most: int | None) -> Rows:
     return rows if most is None else rows.take(np.linspace(0, len(rows) - 1, most).astype(np.int64))
 
 
-def reopen(bundle: Bundle, cache: Path, run: Run) -> Bundle:
+def reopen(bundle: Bundle, cache: Path, run: Run, trust: tuple[str, ...] = ()) -> Bundle:
     """A loaded bundle with the rows it was made from: the source opened again, its data steps replayed.
 
-    Raises LuodiError if the source has other rows now.
+    Raises LuodiError if the source has other rows now, or if either is code that was not trusted by name.
     """
     if bundle.data is None or bundle.data.origin is None:
         return bundle
     origin = bundle.data.origin
-    source = make("sources", origin.source)
+    trusted = Trust(trust, origin.own)
+    source = make("sources", origin.source, trusted)
     assert isinstance(source, Source)
     rows = source.open(cache)
     if rows.fingerprint != origin.fingerprint:
@@ -78,7 +80,7 @@ def reopen(bundle: Bundle, cache: Path, run: Run) -> Bundle:
     fresh = replace(bundle, data=Data({"all": _thinned(rows, origin.most)}, replace(origin, steps=())))
     facts = {"rows"}
     for said in origin.steps:
-        step = make("steps", said["step"])
+        step = make("steps", said["step"], trusted)
         assert isinstance(step, Step)
         again = step(fresh, replace(run, seed=said["seed"], scope=tuple(said["scope"])))
         assert again.data is not None

@@ -40,11 +40,9 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> Path:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside, old = path.with_name(path.name + ".part"), path.with_name(path.name + ".old")
+    mended(path)
     if old.exists():
-        if path.exists():
-            shutil.rmtree(old)
-        else:
-            old.rename(path)
+        shutil.rmtree(old)
     if aside.exists():
         shutil.rmtree(aside)
     aside.mkdir()
@@ -58,6 +56,23 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> Path:
     if old.exists():
         shutil.rmtree(old)
     return path
+
+
+def mended(path: Path) -> Path:
+    """The folder's path, the folder put back if a kill left it aside: only for its one writer."""
+    old = path.with_name(path.name + ".old")
+    if old.exists() and not path.exists():
+        old.rename(path)
+    return path
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder that must not be found half there after a kill."""
+    gone = path.with_name(path.name + ".gone")
+    if gone.exists():
+        shutil.rmtree(gone)
+    path.rename(gone)
+    shutil.rmtree(gone)
 
 
 def present(path: Path) -> Path | None:

@@ -128,7 +128,11 @@ def _own(name: str) -> type[Any]:
         module = sys.modules.get(label) or importlib.util.module_from_spec(spec)
         if label not in sys.modules:
             sys.modules[label] = module
-            spec.loader.exec_module(module)
+            try:
+                spec.loader.exec_module(module)
+            except Exception as error:
+                del sys.modules[label]
+                raise LuodiError(f"{name}: {where} cannot be loaded: {type(error).__name__}: {error}") from error
     else:
         try:
             module = importlib.import_module(where)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -89,6 +90,7 @@ def _do(job: dict[str, Any]) -> None:
 
 def _serve(preload: list[str]) -> None:
     """The nursery itself: reads jobs from standard input, forks, tells how each child ended."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
     lines = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print must not get between the answers
     for name in preload:

@@ -19,7 +19,7 @@ from luodi.core.recipe import Recipe
 from luodi.core.run import Run
 from luodi.core.step import Step
 from luodi.core.task import Task
-from luodi.core.thing import dump
+from luodi.core.thing import dump, own_names
 from luodi.core.work import Place, Work, held_out, is_kept
 
 CACHE = Path.home() / ".cache" / "luodi"
@@ -34,6 +34,7 @@ class Result:
     verdicts: tuple[limits.Verdict, ...]
     done: int  # steps that were run
     kept: int  # steps that were found done
+    trust: tuple[str, ...] = ()  # import paths that opening the bundle needs
 
     @property
     def bundle(self) -> Path:
@@ -46,6 +47,7 @@ def run(
     rehearse: bool = False, trust: tuple[str, ...] = (),
 ) -> Result:  # fmt: skip
     """Runs a recipe in `out/<name>`; a step whose key is unchanged is not done again. Raises Refused before work."""
+    trust = (*trust, *own_names([recipe.task, recipe.data, recipe.model, recipe.steps]))  # who names it trusts it
     chosen = device.choose(recipe.device)
     threads = recipe.threads.train or device.cores()
     folder = RunFolder(Path(out) / (recipe.name + (".rehearsal" if rehearse else "")), listener)
@@ -61,8 +63,11 @@ def run(
 
 
 def refuse_all(recipe: Recipe, start: Bundle) -> None:
-    """Raises Refused with every problem of order, conflict or missing extras."""
+    """Raises Refused with every problem of order, conflict or missing extras, and LuodiError for a limit on a metric
+    that the task does not have."""
     found = check.problems(recipe, start.task, start.config, start.facts)
+    for metric in recipe.limits.drop:
+        limits.full_name(metric, list(start.task.metrics()))
     built = check.build_problem(start)
     found += [built] if built else []
     if found:
@@ -78,7 +83,7 @@ def first(recipe: Recipe, base: Run, cache: Path, trust: tuple[str, ...]) -> Bun
     bundle = Bundle.load(Path(recipe.start), trust=trust, device=base.device)
     if rows is not None:
         return replace(bundle, data=rows, facts=bundle.facts | {"rows"}, evidence=())
-    return replace(reopen(bundle, cache, base), evidence=())
+    return replace(reopen(bundle, cache, base, trust), evidence=())
 
 
 def _steps(work: Work, start: Bundle) -> Result:
@@ -152,7 +157,8 @@ def _do(work: Work, before: Place, step: Step, scope: tuple[str, int], key: str,
     except Refused:
         raise
     except LuodiError as error:
-        raise type(error)(*(_told(error, number, scope[0]))) from error
+        error.args = (f"step {number} {scope[0]}: {error}",)
+        raise
     seconds = time.perf_counter() - started
     after = replace(after, evidence=before.evidence)
     after.save(home / "bundle")
@@ -160,13 +166,6 @@ def _do(work: Work, before: Place, step: Step, scope: tuple[str, int], key: str,
     atomic.write_json(home / "step.json", {**note, "notes": dict(after.notes), "seconds": seconds})
     shutil.rmtree(inside.out)
     return Place(key, store.peek(home / "bundle")["digest"], home, store.settle(after, home / "bundle"))
-
-
-def _told(error: LuodiError, number: int, name: str) -> tuple[str, ...]:
-    """The arguments of the same error, its message led by the step."""
-    where = f"step {number} {name}"
-    column = getattr(error, "column", None)
-    return (f"{where}: {error}",) if column is None else (f"{where}: {column}", getattr(error, "message", ""))
 
 
 def _finish(work: Work, place: Place, used: list[str], done: int) -> Result:
@@ -181,9 +180,11 @@ def _finish(work: Work, place: Place, used: list[str], done: int) -> Result:
         atomic.link_or_copy(rows, test)
     named = [one for one in place.evidence if one.form]
     lost = losses(work, place.evidence) if work.recipe.limits.drop else {}
-    verdicts = tuple(limits.judge(work.recipe.limits, named[-1], lost)) if named else ()
+    last = named[-1] if named else place.evidence[-1]  # without figures every limit is "not measured"
+    verdicts = tuple(limits.judge(work.recipe.limits, last, lost))
     atomic.write_json(folder.path / "limits.json", [one.model_dump(mode="json") for one in verdicts])
     folder.sweep(set(used) if work.recipe.keep == "all" else {used[-1]})
     remove_unused(work, place.evidence, rows)
-    folder.log("end", {"done": done, "kept": len(used) - done})
-    return Result(folder.path, place.evidence, verdicts, done, len(used) - done)
+    kept = len(work.recipe.steps) - done
+    folder.log("end", {"done": done, "kept": kept})
+    return Result(folder.path, place.evidence, verdicts, done, kept, work.trust)

@@ -63,8 +63,10 @@ class RunFolder:
     def sweep(self, keep: set[str]) -> None:
         """Removes the kept steps that the recipe no longer uses."""
         for folder in (self.path / "steps").glob("*"):
-            if folder.name not in keep:
+            if folder.suffix == ".gone":
                 shutil.rmtree(folder)
+            elif folder.name not in keep:
+                atomic.remove_folder(folder)
 
     def publish(self, bundle: Path) -> Path:
         """The last step's bundle as the run's bundle: hard links where the file system allows."""

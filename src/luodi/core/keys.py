@@ -21,9 +21,10 @@ def key_of(
 ) -> tuple[str, dict[str, str]]:
     """(16 hex digits, the sources behind them) of a step: itself, the things it works on, its parent's key and digest,
     and further fields (seed, scope, fingerprint, device, threads...)."""
-    sources = sources_of([thing, *others])
-    libraries = libraries_of(tuple(sources))
-    whole = [parent, thing_text(thing), [thing_text(o) for o in others], dict(fields), sources, libraries]
+    files = _files_behind([thing, *others])
+    sources = {_short(name): sha for name, sha in files.items()}
+    texts = sorted((_short(name), sha) for name, sha in files.items())  # two files of a user may have one name
+    whole = [parent, thing_text(thing), [thing_text(o) for o in others], dict(fields), texts, libraries_of(files)]
     return sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16], sources
 
 
@@ -37,6 +38,11 @@ def thing_text(thing: Any) -> str:
 def sources_of(things: Iterable[Any]) -> dict[str, str]:
     """File -> SHA-256 of its text: the files of these things, of the things inside them, and all they import from
     luodi, however deep."""
+    return {_short(name): sha for name, sha in _files_behind(things).items()}
+
+
+def _files_behind(things: Iterable[Any]) -> dict[str, str]:
+    """Absolute path -> SHA-256."""
     found: dict[str, str] = {}
     waiting = sorted({path for thing in things for path in _files(thing)})
     while waiting:
@@ -45,7 +51,7 @@ def sources_of(things: Iterable[Any]) -> dict[str, str]:
             text = path.read_bytes()
             found[str(path)] = sha256(text).hexdigest()
             waiting += [p for p in _imports(str(path), found[str(path)])[0] if str(p) not in found]
-    return {_short(name): found[name] for name in sorted(found)}
+    return {name: found[name] for name in sorted(found)}
 
 
 def _short(name: str) -> str:
@@ -92,13 +98,9 @@ def _imports(name: str, sha: str) -> tuple[tuple[Path, ...], frozenset[str]]:
     return tuple(ours), frozenset(others)
 
 
-def libraries_of(sources: tuple[str, ...]) -> dict[str, str]:
-    """Distribution -> version of every package that these files import."""
-    names: set[str] = set()
-    for source in sources:
-        path = catalog.ROOT / source
-        if path.is_file():
-            names |= _imports(str(path), sha256(path.read_bytes()).hexdigest())[1]
+def libraries_of(files: Mapping[str, str]) -> dict[str, str]:
+    """Distribution -> version of every package that these files (absolute path -> SHA-256) import."""
+    names = {name for path, sha in files.items() for name in _imports(path, sha)[1]}
     distributions = _distributions()
     found = {d for name in names for d in distributions.get(name, ())}
     return {name: importlib.metadata.version(name) for name in sorted(found)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -67,8 +68,9 @@ def judge(limits: Limits, last: Evidence, losses: dict[str, Change]) -> list[Ver
 
 
 def _one(name: str, allowed: float, found: Measure | None) -> Verdict:
-    if found is None:
-        why = f"{name} was not measured, so the limit of {allowed:g} is not shown to be met"
+    if found is None or not all(map(isfinite, (found.value, found.low, found.high))):
+        gave = "was not measured" if found is None else f"gave no number ({found.value:g})"
+        why = f"{name} {gave}, so the limit of {allowed:g} is not shown to be met"
         return Verdict(limit=name, allowed=allowed, value=None, state="not measured", words=why)
     state: State = "met" if found.high <= allowed else "missed" if found.low > allowed else "undecided"
     distance = found.value - allowed

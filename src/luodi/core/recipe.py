@@ -77,8 +77,10 @@ class Recipe(Thing):
             text = Path(path).read_text(encoding="utf-8")
         except OSError as error:
             raise LuodiError(f"cannot read {path}: {error.strerror}; `luodi list recipes` shows some") from error
+        except UnicodeDecodeError as error:
+            raise LuodiError(f"cannot read {path}: recipes are UTF-8 text, and byte {error.start} is not") from error
         value = yaml.parse(text, str(path))
-        for setting in settings:
+        for setting in settings if isinstance(value, dict) else ():
             apply_setting(value, setting)
         return cls.of(value, text, str(path))
 
@@ -122,7 +124,7 @@ def apply_setting(value: Any, setting: str) -> None:
 def _descend(node: Any, keys: list[str], index: int, setting: str) -> tuple[Any, int]:
     key = keys[index]
     if isinstance(node, list):
-        names = [item if isinstance(item, str) else next(iter(item)) for item in node]
+        names = [next(iter(item), "") if isinstance(item, dict) else str(item) for item in node]
         if key.isdigit() and int(key) < len(node):
             place, index = int(key), index + 1
             if index < len(keys) and keys[index] != names[place]:
@@ -132,8 +134,8 @@ def _descend(node: Any, keys: list[str], index: int, setting: str) -> tuple[Any,
         else:
             many = f"{key!r} occurs {names.count(key)} times: put its number before it, as in steps.1.{key}"
             raise LuodiError(f"--set {setting}: {many if key in names else f'no {key!r}; {nearest(key, names)}'}")
-        if isinstance(node[place], str):
-            node[place] = {node[place]: {}}
+        if not isinstance(node[place], dict):
+            node[place] = {names[place]: {}}
         name = names[place]
         node[place][name] = node[place][name] or {}
         return node[place][name], index + 1

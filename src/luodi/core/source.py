@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from luodi.core.rows import Rows
 from luodi.core.thing import Json, Thing
+
+if TYPE_CHECKING:
+    from luodi.core.rows import Rows  # Arrow: a server opens bundles without it
 
 
 class Source(Thing):
@@ -31,6 +33,7 @@ class Origin:
     fingerprint: str  # of the source's rows
     steps: tuple[Json, ...] = ()  # [{"step": ..., "seed": ..., "scope": [...]}]: data steps to replay
     most: int | None = None  # a rehearsal keeps this many rows, evenly spaced
+    own: Mapping[str, str | None] = field(default_factory=dict)  # import paths among them -> SHA-256 of their files
 
 
 @dataclass(frozen=True)
@@ -47,5 +50,7 @@ class Data:
 def rows_of(columns: Mapping[str, Iterable[Any]]) -> Rows:
     """Rows from named columns."""
     import pyarrow as pa
+
+    from luodi.core.rows import Rows
 
     return Rows(pa.table({name: list(column) for name, column in columns.items()}))

@@ -9,6 +9,8 @@ import numpy as np
 
 from luodi.core.evidence import Change, Measure, Verdict
 
+ROUNDING = 1e-5  # relative changes below this are rounding, not an effect
+
 Score = Callable[[np.ndarray], Mapping[str, float]]  # row indices -> metrics
 
 
@@ -45,14 +47,16 @@ def bootstrap(score: Score, before: Score | None, count: int, resamples: int,
         if name in paired:
             change_low, change_high = _bounds(np.asarray(paired[name]))
             change = Change(value=value[name] - old[name], low=change_low, high=change_high)
-        verdict = judge(change, "higher" if better.get(name) == "higher" else "lower") if change else None
+        direction = "higher" if better.get(name) == "higher" else "lower"
+        verdict = judge(change, direction, value[name]) if change else None
         found[name] = Measure(value=value[name], low=low, high=high, count=count, change=change, verdict=verdict)
     return found
 
 
-def judge(change: Change, better: Literal["higher", "lower"]) -> Verdict:
-    """A verdict only when the interval lies on one side of zero; "same" when nothing changed at all."""
-    if change.low == change.high == 0:
+def judge(change: Change, better: Literal["higher", "lower"], scale: float = 0.0) -> Verdict:
+    """A verdict only when the interval lies on one side of zero; "same" when nothing changed but rounding: another
+    runtime adds in another order, which moves a loss by 1e-7 of itself. `scale` is the value that changed."""
+    if max(abs(change.low), abs(change.high)) <= ROUNDING * abs(scale):
         return "same"
     if change.low > 0:
         return "better" if better == "higher" else "worse"

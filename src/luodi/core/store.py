@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from luodi.core.evidence import Evidence
 from luodi.core.form import Form
 from luodi.core.source import Data, Origin
 from luodi.core.step import NOT_STORED
-from luodi.core.thing import Trust, dump, make, own_names
+from luodi.core.thing import Trust, dump, make, own_hashes
 
 FORMAT = 1
 NOT_IN_DIGEST = ("evidence/", "training/", "card.md", "weights.index")
@@ -40,7 +40,7 @@ def settle(bundle: Bundle, path: Path) -> Bundle:
 def add(path: Path, evidence: tuple[Evidence, ...] | None = None, card: str | None = None) -> Path:
     """Gives a saved bundle other evidence or another card; its other files are linked, its digest stays."""
     head = peek(path)
-    path = located(path)
+    path = located(atomic.mended(path))
 
     def fill(folder: Path) -> None:
         for name in head["sha256"]:
@@ -99,7 +99,8 @@ def _write_golden(golden: Golden, folder: Path) -> None:
 
 def _head(bundle: Bundle, aliases: Mapping[str, str]) -> dict[str, Any]:
     """Everything of a bundle that is JSON, every field of every thing written out."""
-    names = own_names([bundle.task, bundle.config, [edit.step for edit in bundle.edits]])
+    own = own_hashes([bundle.task, bundle.config, [edit.step for edit in bundle.edits]])
+    own |= {form.kind: catalog.source_sha(form.kind) for form in bundle.forms.values() if ":" in form.kind}
     return {
         "format": FORMAT,
         "luodi": luodi.__version__,
@@ -115,7 +116,7 @@ def _head(bundle: Bundle, aliases: Mapping[str, str]) -> dict[str, Any]:
         "parts": sorted(bundle.parts),
         "aliases": dict(aliases),
         "adopted": dict(bundle.adopted),
-        "own": {name: catalog.source_sha(name) for name in sorted(names)},
+        "own": own,
         "origin": asdict(bundle.data.origin) if bundle.data is not None and bundle.data.origin is not None else None,
     }
 
@@ -153,16 +154,21 @@ def peek(path: Path) -> dict[str, Any]:
     path = located(path)
     try:
         head = json.loads((path / "bundle.json").read_text(encoding="utf-8"))
-        seal = head.pop("seal")
-    except (ValueError, KeyError, AttributeError) as error:
-        raise Damaged(f"{path}/bundle.json is damaged: {error}") from error
-    if head.get("format", 0) > FORMAT:
+        written = int(head["format"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"{path}/bundle.json is damaged: {error!r}") from error
+    if written > FORMAT:
         raise Damaged(
-            f"{path} was written by luodi {head.get('luodi')} in format {head['format']}; "
+            f"{path} was written by luodi {head.get('luodi')} in format {written}; "
             f"this is luodi {luodi.__version__}, which reads up to format {FORMAT}: pip install --upgrade luodi"
         )
+    seal = head.pop("seal", None)
     if sha256(_canonical(head).encode()).hexdigest() != seal:
         raise Damaged(f"{path}/bundle.json was changed after it was written (its seal does not fit)")
+    names = [*head["sha256"], *(f"forms/{form['folder']}" for form in head["forms"].values()), *head["parts"]]
+    outside = [name for name in names if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]
+    if outside:
+        raise Damaged(f"{path}/bundle.json names files outside the bundle: {', '.join(outside[:3])}")
     return head
 
 
@@ -188,7 +194,8 @@ def load(
     if form is not None and form not in known:
         raise LuodiError(f"{path} has no form {form!r}; {nearest(form, known)}")
     with_torch = form in (None, "torch") and "weights.safetensors" in head["sha256"]
-    verify(path, head, ("",) if form is None else (f"forms/{form}/", "golden/", "weights" if with_torch else "assets/"))
+    only = ("golden/", "evidence/", "assets/", "weights" if with_torch else f"forms/{form}/")
+    verify(path, head, ("",) if form is None else only)
     bundle = _read(path, head, Trust(tuple(trust), head["own"]))
     if with_torch:
         bundle = replace(bundle, model=_rebuild(bundle, head, path, device))
@@ -203,13 +210,14 @@ def _read(path: Path, head: Mapping[str, Any], trust: Trust) -> Bundle:
     config: Any = make("models", head["config"], trust) if head["config"] is not None else None
     task: Any = make("tasks", head["task"], trust)
     edits = tuple(_read_edit(edit, trust) for edit in head["edits"])
+    for form in head["forms"].values():
+        if ":" in form["kind"]:
+            trust.check(form["kind"])
     return Bundle(
         task=task,
         config=config,
         parts={name: load(path / "parts" / name, trust=trust.names) for name in head["parts"]},
-        data=Data({}, Origin(origin["source"], origin["fingerprint"], tuple(origin["steps"]), origin["most"]))
-        if origin
-        else None,
+        data=Data({}, Origin(**{**origin, "steps": tuple(origin["steps"])})) if origin else None,
         edits=edits,
         forms={
             name: Form.model_validate({**form, "folder": path / "forms" / form["folder"]})
@@ -249,7 +257,10 @@ def _rebuild(bundle: Bundle, head: Mapping[str, Any], path: Path, device: str) -
 
     assert bundle.config is not None
     with torch.device("meta"):
-        model = bundle.task.build(bundle.config)
+        try:
+            model = bundle.task.build(bundle.config)
+        except ValueError as error:
+            raise Damaged(f"{path}: its model cannot be built: {error}") from error
         for edit in bundle.edits:
             model = edit.step.restore(bundle.task, model, edit.plan)
     model = fill(materialize(model, "cpu"), load_tensors(path / "weights.safetensors"), head["aliases"], path)

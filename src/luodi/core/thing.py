@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
     from luodi.core.spec import Spec
 
+# What a thing from outside luodi must derive from.
+NOUNS = {
+    "steps": "luodi.core.step:Step", "tasks": "luodi.core.task:Task", "fields": "luodi.core.field:Field",
+    "sources": "luodi.core.source:Source", "runtimes": "luodi.core.form:Runtime",
+}  # fmt: skip
+
 Json = Any  # None, bool, int, float, str, list, dict of these
 Problem = tuple[tuple[Any, ...], str]  # where in the recipe, what is wrong
 
@@ -165,7 +171,11 @@ def make(slot: str, value: Any, trust: Trust | None = None) -> Thing:
     try:
         kind = catalog.load(slot, str(name))
     except LuodiError as error:
-        raise WrongThing([((), str(error))]) from error
+        raise WrongThing([((name,) if isinstance(value, Mapping) else (), str(error))]) from error
+    if ":" in name and slot in NOUNS:
+        module, _, noun = NOUNS[slot].partition(":")
+        if not issubclass(kind, getattr(importlib.import_module(module), noun)):
+            raise WrongThing([((), f"{name} is no {slot.rstrip('s')}: it must derive from luodi's {noun}")])
     if not isinstance(fields, Mapping | None):
         raise WrongThing([((name,), f"expected fields (key: value), got {fields!r}")])
     try:
@@ -229,6 +239,11 @@ def own_names(thing: Any) -> set[str]:
     return inner | ({name} if ":" in name else set())
 
 
+def own_hashes(thing: Any) -> dict[str, str | None]:
+    """Import path -> SHA-256 of its file, of a thing and the things inside it."""
+    return {name: catalog.source_sha(name) for name in sorted(own_names(thing))}
+
+
 @dataclass(frozen=True)
 class Slot:
     """Marks a field as a thing looked up in a slot: `Annotated[Any, Slot("steps")]`."""
@@ -244,7 +259,7 @@ class Slot:
         )
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> Any:
-        return {"$ref": f"#/$defs/slot.{self.name}"}
+        return {"x-slot": self.name}  # pydantic looks a reference up at once: `luodi schema` writes it later
 
 
 def Named(slot: str) -> Any:

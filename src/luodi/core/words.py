@@ -32,7 +32,12 @@ def told(measures: Mapping[str, Measure], main: str | None, better: Mapping[str,
 
 
 def _worse(measure: Measure) -> bool:
-    return measure.verdict == "worse"
+    """Shown to be worse, and by enough to be worth a word: a hundredth of its value."""
+    return (
+        measure.verdict == "worse"
+        and measure.change is not None
+        and (abs(measure.change.value) >= 0.01 * abs(measure.value))
+    )
 
 
 def _quality(name: str, measure: Measure, better: Mapping[str, str]) -> str:

@@ -71,12 +71,12 @@ class Place:
         if self.bundle is not None:
             return self.bundle
         loaded = Bundle.load(self.path, trust=work.trust, device=work.run.device)
-        return reopen(loaded, work.cache, work.run)
+        return reopen(loaded, work.cache, work.run, work.trust)
 
 
 def is_kept(home: Path) -> bool:
-    """Whether a step's bundle is there, whole."""
-    return (home / "step.json").is_file() and atomic.present(home / "bundle") is not None
+    """Whether a step's bundle is there, whole; one that a kill left aside comes back."""
+    return (home / "step.json").is_file() and atomic.mended(home / "bundle").exists()
 
 
 def answers(head: dict[str, Any]) -> bool:

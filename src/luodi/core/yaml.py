@@ -31,6 +31,8 @@ class Loader(yaml.SafeLoader):
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if isinstance(key, list | dict):
+                raise LuodiError(f"line {key_node.start_mark.line + 1}: a key is a name, not {key!r}")
             if key in seen:
                 raise LuodiError(f"line {key_node.start_mark.line + 1}: the key {key!r} is given twice")
             seen.add(key)
@@ -59,7 +61,9 @@ def _construct_float(loader: Any, node: Any) -> float:
 
 
 def _represent_text(dumper: Any, value: str) -> Any:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+    odd = any(character in value for character in "\r\x85\u2028\u2029\ufeff")  # line breaks that readers fold away
+    style = '"' if odd else "|" if "\n" in value else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
 Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
@@ -78,6 +82,8 @@ def parse(text: str, where: str = "recipe") -> Any:
         raise LuodiError(f"{where}{line}: {error.problem or error.context}") from error
     except LuodiError as error:
         raise LuodiError(f"{where} {error}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # odd characters, `!!int x`, nested without end
+        raise LuodiError(f"{where}: {error}") from error
 
 
 def lines(text: str) -> dict[Path, int]:

@@ -19,6 +19,7 @@ from luodi.fields.labels.scores import scores
 if TYPE_CHECKING:
     from torch import Tensor
 
+MOST_SHOWN = 1000  # labels that a schema lists one by one
 AVERAGED = tuple(f"{name}_{how}" for name in ("f1", "precision", "recall") for how in ("macro", "weighted", "micro"))
 
 
@@ -97,7 +98,7 @@ class Category(Target):
         about = f"One of {len(known)} labels" + (", or any other." if self.unseen == "other" else ".")
         if self.unseen == "other":
             return {"type": ["string", "number", "null"], "description": about, "examples": known[:1]}
-        return {"type": "string", "enum": known, "description": about, "examples": known[:1]}
+        return {**_label_schema(known), "description": about, "examples": known[:1]}
 
     def loss(self, output: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
         from torch.nn import functional
@@ -119,10 +120,12 @@ class Category(Target):
     def answer_schema(self) -> dict[str, Json]:
         known = list(self.values or ())
         share = {"type": "number", "minimum": 0, "maximum": 1}
-        shares = {"type": "object", "properties": dict.fromkeys(known, share), "required": known}
+        shares: Json = {"type": "object", "additionalProperties": share, "description": "Every label's probability."}
+        if len(known) <= MOST_SHOWN:
+            shares |= {"properties": dict.fromkeys(known, share), "required": known, "additionalProperties": False}
         return {
             "type": "object",
-            "properties": {"value": {"type": "string", "enum": known}, "probabilities": shares},
+            "properties": {"value": _label_schema(known), "probabilities": shares},
             "required": ["value", "probabilities"],
         }
 
@@ -158,6 +161,10 @@ class Category(Target):
     def _numbered(self) -> tuple[tuple[str, ...], dict[str, int]]:
         known = self._known()
         return known, {value: place for place, value in enumerate(known)}
+
+
+def _label_schema(known: list[str]) -> dict[str, Json]:
+    return {"type": "string", "enum": known} if 0 < len(known) <= MOST_SHOWN else {"type": "string"}
 
 
 def text_of(cell: Any) -> str:

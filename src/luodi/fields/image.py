@@ -93,10 +93,14 @@ class Image(Field):
         pixels = np.empty((len(values), *self.sides, self.channels), np.uint8)
         for index, value in enumerate(values):
             pixels[index] = self._frame(value)
-        scale, shift = self._scale()
         planes = pixels.transpose(0, 3, 1, 2).astype(np.float32)
-        planes *= scale
-        planes += shift
+        # In the order and precision of other libraries, so that a model made elsewhere is given the same bits.
+        if self.normalize != "none":
+            planes /= 255
+        if self.normalize == "standard":
+            assert self.mean and self.std, "an image field is fitted before it encodes"
+            planes -= np.asarray(self.mean, np.float32)[:, None, None]
+            planes /= np.asarray(self.std, np.float32)[:, None, None]
         return {"": np.ascontiguousarray(planes)}
 
     def example(self, count: int, seed: int) -> list[np.ndarray]:
@@ -124,14 +128,3 @@ class Image(Field):
         else:
             pixels = cut(value, self.resize_to, self.sides, self.channels, self.resize, self.background)
         return pixels if self.order == "rgb" else pixels[:, :, ::-1]
-
-    def _scale(self) -> tuple[np.ndarray, np.ndarray]:
-        """What a pixel 0..255 is multiplied with, and what is added: float32 (channels, 1, 1)."""
-        if self.normalize == "none":
-            scale, shift = np.ones(self.channels), np.zeros(self.channels)
-        elif self.normalize == "scale":
-            scale, shift = np.full(self.channels, 1 / 255), np.zeros(self.channels)
-        else:
-            assert self.mean and self.std, "an image field is fitted before it encodes"
-            scale, shift = 1 / (255 * np.asarray(self.std)), -np.asarray(self.mean) / np.asarray(self.std)
-        return scale.astype(np.float32)[:, None, None], shift.astype(np.float32)[:, None, None]

@@ -65,7 +65,10 @@ def _kind(field: Mapping[str, Any]) -> str:
     if "enum" in field:
         return "one of " + ", ".join(map(str, field["enum"]))
     if "properties" in field:
-        return ", ".join(f"{name} ({_kind(inner)})" for name, inner in list(field["properties"].items())[:SHOWN])
+        inner: Mapping[str, Any] = field["properties"]
+        if len(inner) > 1 and all(one.get("type") == "number" for one in inner.values()):
+            return "a number for each of " + ", ".join(inner)
+        return "; ".join(f"{name}: {_kind(one)}" for name, one in inner.items())
     kind = field.get("type", "any value")
     return " or ".join(kind) if isinstance(kind, list) else str(kind)
 

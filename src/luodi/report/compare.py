@@ -19,7 +19,7 @@ from luodi.report.table import SIGNS
 from luodi.report.units import bounds, column_of, signed, three
 from luodi.report.view import evidence_of
 
-SHOWN, RESAMPLES = 10, 1000  # flipped examples listed a side; bootstrap resamples
+SHOWN, RESAMPLES = 10, 400  # flipped examples listed a side; bootstrap resamples
 
 
 @dataclass(frozen=True)
@@ -212,6 +212,8 @@ def text(found: Comparison) -> str:
 
 
 def _flips_text(flips: Flips) -> list[str]:
+    if not flips.gained + flips.lost:
+        return [f"{flips.target}: no answer went from right to wrong or back"]
     lines = [
         f"{flips.target}: {flips.lost} right in the first and wrong in the second, {flips.gained} the other way",
         f"  right in both {flips.both_right:,}, wrong in both {flips.both_wrong:,}; "

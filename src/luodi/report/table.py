@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SIGNS = {"better": "▲", "worse": "▼", "same": "=", "undecided": "?"}
 STYLES = {"better": "green", "worse": "red", "same": "", "undecided": "bright_black"}
 LEGEND = "against the step before, same rows, interleaved calls:  ▲ better  ▼ worse  = same  ? undecided"
-WIDE, NARROW = 110, 76  # columns of a terminal: words in a column of their own; a table at all
+WORDS = 28  # columns that words need beside the numbers; with less they stand below
 
 
 @dataclass(frozen=True)
@@ -99,14 +99,16 @@ class Table:
         """Prints the table as wide as the console is: words in a column, below the table, or line by line."""
         from rich.text import Text
 
-        if console.width < NARROW:
+        numbers = console.measure(self._grid(words=False), options=console.options.update(width=999)).maximum
+        if console.width < numbers:
             for line in self.lines:
                 console.print(self._block(line))
+        elif console.width < numbers + WORDS:
+            console.print(self._grid(words=False))
+            for line in self.lines:
+                _bullets(console, line)
         else:
-            console.print(self._grid(words=console.width >= WIDE))
-            if console.width < WIDE:
-                for line in self.lines:
-                    _bullets(console, line)
+            console.print(self._grid(words=True))
         console.print(Text(LEGEND, style="dim"))
         if self.rehearsal:
             console.print(Text("A rehearsal: no number here says how good anything is.", style="bold yellow"))
@@ -122,7 +124,7 @@ class Table:
         for column in self.columns:
             shown.add_column(f"{column.short}\n{column.unit}".rstrip(), justify="right", no_wrap=True)
         if words:
-            shown.add_column("what it changed", ratio=1, min_width=24)
+            shown.add_column("what it changed", ratio=1, min_width=WORDS - 4)
         for line in self.lines:
             cells: list[Any] = [_coloured(column, line.measures.get(column.name)) for column in self.columns]
             said = [Text("; ".join(line.words) or "-")] if words else []

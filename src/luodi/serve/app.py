@@ -141,11 +141,12 @@ def _add_refusals(app: FastAPI) -> None:
 def serve(path: Path, host: str, port: int, form: str | None, threads: int, trust: tuple[str, ...]) -> None:
     """Opens a bundle, replays its golden requests, then listens until SIGTERM or SIGINT; port 0 takes a free one.
 
-    Prints one line on stdout once calls are accepted. Calls in flight are answered before it returns.
+    `form`: None or "serving" stands for the one that the bundle serves. Prints one line on stdout once calls are
+    accepted. Calls in flight are answered before it returns.
     """
     uvicorn = require("uvicorn", "serve")
     head = store.peek(path)
-    form = form or head["serving"]
+    form = head["serving"] if form in (None, "serving") else form
     bundle = Bundle.load(path, form=form, check=True, trust=trust)
     name = named(path)
     app = create(bundle, threads=threads, name=name, digest=head["digest"], form=form)
@@ -154,18 +155,21 @@ def serve(path: Path, host: str, port: int, form: str | None, threads: int, trus
         print(f"warning: {host} can be reached from other machines, and nothing asks who calls", file=sys.stderr)
     shown = f"[{host}]" if ":" in host else host
     line = f"serving {name} ({form}) at http://{shown}:{listening.getsockname()[1]}"
-    # uvicorn raises the signal again once it is done; then it has nothing more to end.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
     config = uvicorn.Config(
         app, access_log=False, log_level="warning", lifespan="on", server_header=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )  # fmt: skip
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_listen_until_told(uvicorn.Server(config), listening, line))
+        runner.run(_until_told(uvicorn.Server(config), listening, line))
 
 
-async def _listen_until_told(server: uvicorn.Server, listening: socket.socket, line: str) -> None:
+async def _until_told(server: uvicorn.Server, listening: socket.socket, line: str) -> None:
+    def end(*_: Any) -> None:
+        server.should_exit = True
+
+    # For a signal before uvicorn listens to them, and for the same signal that it raises again once it is done.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
     running = asyncio.create_task(server.serve(sockets=[listening]))
     while not (server.started or running.done()):
         await asyncio.sleep(0.005)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from math import inf
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import field_validator, model_validator
@@ -17,7 +17,7 @@ from luodi.core.field import Field, Target
 from luodi.core.flow import MOST
 from luodi.core.spec import Arrays, Spec
 from luodi.core.task import Answer, Exam, Request, Task
-from luodi.core.thing import Json, Named, WrongThing
+from luodi.core.thing import Json, Slot, WrongThing
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
     from luodi.core.predictor import Predictor
     from luodi.core.rows import Rows
     from luodi.core.run import Run
-
-    AnyField = Field
-    AnyTarget = Target
-else:
-    AnyField = AnyTarget = Named("fields")
 
 LEARNING = frozenset({"weight", "label_smoothing", "distance"})  # settings that mean nothing for an input
 
@@ -42,8 +37,8 @@ class Supervised(Task):
 
     gives: ClassVar[frozenset[str]] = frozenset({"loss"})
 
-    inputs: dict[str, AnyField]  # column -> field
-    targets: dict[str, AnyTarget]  # column -> field that can be learned
+    inputs: dict[str, Annotated[Field, Slot("fields")]]  # column -> field
+    targets: dict[str, Annotated[Target, Slot("fields")]]  # column -> field that can be learned
 
     @field_validator("inputs")
     @classmethod

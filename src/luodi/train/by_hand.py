@@ -129,7 +129,7 @@ class ByHand(Step):
         """Nothing done yet."""
         import torch
 
-        from luodi.train.loop.by_hand.bridge import Velocities
+        from luodi.train.loop.by_hand.bridge import MomentumMemory
         from luodi.train.loop.patience import Patience
         from luodi.train.loop.state import State
 
@@ -137,7 +137,7 @@ class ByHand(Step):
         if run.rehearse:
             batches, epochs = min(batches, REHEARSED), 1
         never = Patience(None, "loss", {})
-        return State(model, Velocities(update), never, torch.zeros(batches), batches * epochs)
+        return State(model, MomentumMemory(update), never, torch.zeros(batches), batches * epochs)
 
 
 def _objection_to_targets(targets: dict[str, Any]) -> str | None:

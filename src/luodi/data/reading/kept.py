@@ -38,6 +38,11 @@ def kept(cache: Path, key: str, make: Callable[[], pa.Table]) -> Rows:
         raise LuodiError(f"the cache file {path} is damaged ({error}); remove it, it is made again") from error
 
 
+def is_kept(cache: Path, key: str) -> bool:
+    """Whether the cache entry is there already."""
+    return (cache / "tables" / f"{key}.arrow").is_file()
+
+
 def write(table: pa.Table, path: Path) -> None:
     """Writes an Arrow file with the rows' identities, aside under a name of its own and renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -32,6 +32,8 @@ class Hub(Source):
         """All rows of the split. Raises LuodiError when the name, split or a column is unknown or nothing answers."""
         folder = Path(self.name)
         state: list[Any] = []
+        if not folder.is_dir() and (folder.is_absolute() or self.name.startswith(".") or self.name.count("/") > 1):
+            raise LuodiError(f"hub: no folder {folder}; a name on the hub is `owner/name`")
         if folder.is_dir():
             files = sorted(path for path in folder.rglob("*") if path.is_file())
             state = [(str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]

@@ -11,7 +11,7 @@ import pyarrow as pa
 from luodi.core.errors import LuodiError
 from luodi.core.rows import Rows
 from luodi.core.source import Source
-from luodi.data.reading.kept import kept, key_of
+from luodi.data.reading.kept import is_kept, kept, key_of
 from luodi.data.samples.packages import members
 from luodi.data.samples.pinned import SAMPLES
 from luodi.data.samples.tables import from_hub, table_of
@@ -39,7 +39,13 @@ class Sample(Source):
                 return from_hub(sample, cache)
             return table_of(self.name, sample, files)
 
-        return kept(cache, key_of("sample", self.name, sorted(sample.members.items())), make)
+        return kept(cache, self._key(), make)
+
+    def kept(self, cache: Path) -> Rows | None:
+        return self.open(cache) if is_kept(cache, self._key()) else None
+
+    def _key(self) -> str:
+        return key_of("sample", self.name, sorted(SAMPLES[self.name].members.items()))
 
     def licence(self) -> str:
         return SAMPLES[self.name].licence

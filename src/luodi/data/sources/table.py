@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
@@ -63,6 +65,10 @@ class Table(Source):
         judged(rows.table, str(file), self.bad_rows)
         return rows
 
+    def kept(self, cache: Path) -> Rows | None:
+        with TemporaryDirectory(prefix="luodi-look-") as elsewhere:  # the rows stay mapped when the folder is gone
+            return self.open(Path(elsewhere))
+
     def _kind(self, file: Path) -> str:
         if self.kind != "auto":
             return self.kind
@@ -75,7 +81,9 @@ class Table(Source):
         kind = self._kind(file)
         if kind == "parquet":
             return self._chosen(_parquet(file))
-        encoding = encoding_of(file) if self.encoding == "auto" else self.encoding
+        encoding = self.encoding if self.encoding != "auto" else encoding_of(file)
+        if self.encoding == "auto" and not encoding.startswith("utf"):  # told by its letters, which can be wrong
+            print(f"{file}: read as {encoding}; if letters are wrong, set `encoding`", file=sys.stderr, flush=True)
         if kind == "json":
             try:
                 return self._chosen(read_json(file, encoding, aside))

@@ -26,7 +26,7 @@ CHUNK = 32  # rows of one calibration batch
 class Onnx(Runtime):
     """ONNX Runtime: one `model.onnx` that runs on every processor and system."""
 
-    extensions: ClassVar[tuple[str, ...]] = (".onnx", ".onnx.data")
+    library: ClassVar[str] = "onnxruntime"
 
     def packages(self) -> Mapping[str, str]:
         return {"onnx": "export", "onnxscript": "export", "onnxruntime": "export"}
@@ -42,7 +42,7 @@ class Onnx(Runtime):
             return Written(arithmetic="int8" if "MatMulInteger" in operators else "float32")
         assert calibration is not None, "static int8 needs calibration rows"
         with tempfile.TemporaryDirectory() as aside:
-            whole = Path(aside) / FILE
+            whole = Path(aside) / "whole.onnx"
             write_onnx(model, example, signature, whole)
             _quantise(whole, folder / FILE, calibration)
         return Written(arithmetic="int8")
@@ -74,10 +74,11 @@ def _quantise(whole: Path, path: Path, calibration: Arrays) -> None:
 
     onnx = require("onnx", "export")
     tools = require("onnxruntime.quantization", "export")
+    graph, integers = onnx.load(whole, load_external_data=False), whole.with_name("integers.onnx")
     with hushed():
         tools.quantize_static(
             whole,
-            path,
+            integers,
             _Reader(calibration),
             quant_format=tools.QuantFormat.QDQ,
             activation_type=tools.QuantType.QUInt8,
@@ -85,9 +86,10 @@ def _quantise(whole: Path, path: Path, calibration: Arrays) -> None:
             per_channel=True,
             reduce_range=True,
             calibrate_method=tools.CalibrationMethod.MinMax,
-            nodes_to_exclude=input_joins(onnx.load(whole, load_external_data=False)),
+            nodes_to_exclude=input_joins(graph),
+            use_external_data_format=whole.with_name(f"{whole.name}.data").exists(),
         )
-    proto = onnx.load(path)
+    proto = onnx.load(integers)
     float_outputs(proto)
     save(proto, path)
 

@@ -6,17 +6,17 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 
-TALKERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "nncf", "openvino", "root")
+TALKERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "nncf")
 
 
 @contextlib.contextmanager
-def hushed() -> Iterator[None]:
-    """Holds back warnings, prints and log records below an error; everything is as it was afterwards."""
-    loggers = [logging.getLogger(None if name == "root" else name) for name in TALKERS]
+def hushed() -> Generator[None]:
+    """Holds back warnings, and log records below an error of the exporters and of the root logger."""
+    loggers = [logging.getLogger(), *map(logging.getLogger, TALKERS)]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for logger in loggers:
             logger.setLevel(logging.ERROR)
@@ -25,3 +25,10 @@ def hushed() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def without_bars() -> Generator[None]:
+    """Holds back what is printed as well: for packages that draw progress bars of their own."""
+    with hushed(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from luodi.models.layers.int8_weight import int8_channels
 
 
 class Int8DynamicLinear(nn.Module):
     """int8 weights (out, in) with scales (out,), and int8 activations with one scale a row: max / 127."""
+
+    arithmetic = "int8"  # a rounding may flip on another processor: parity allows for it
+    q: Tensor
+    scale: Tensor
+    bias: Tensor | None
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
@@ -39,6 +44,6 @@ def int_product(rows: Tensor, q: Tensor) -> Tensor:
         return torch._int_mm(rows, q.t())
     # CUDA wants more than 16 rows and widths that are multiples of 8: zeros change no sum.
     (num_rows, width), num_out = rows.shape, q.shape[0]
-    rows = F.pad(rows, (0, -width % 8, 0, max(0, 17 - num_rows)))
-    q = F.pad(q, (0, -width % 8, 0, -num_out % 8))
+    rows = functional.pad(rows, (0, -width % 8, 0, max(0, 17 - num_rows)))
+    q = functional.pad(q, (0, -width % 8, 0, -num_out % 8))
     return torch._int_mm(rows, q.t())[:num_rows, :num_out]

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
-CONVOLVE = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}  # by the dimensions of the weight
+CONVOLVE = {3: functional.conv1d, 4: functional.conv2d, 5: functional.conv3d}  # by the dimensions of the weight
 
 
 def int8_channels(weight: Tensor) -> tuple[Tensor, Tensor]:
     """(int8 weight, float32 scale (out, 1, ...)): scale = amax / 127.5 of each output channel, -128..127.
 
-    A channel of zeros gets the smallest scale, not a division by zero. Works on the meta device.
+    A channel of zeros gets the smallest scale, not a division by zero. On the meta device only shapes are made:
+    arithmetic there would import torch's compiler, 80 MB of it, into every process that opens a bundle.
     """
+    if weight.is_meta:
+        flat = (weight.shape[0], *(1 for _ in weight.shape[1:]))
+        return torch.empty(weight.shape, dtype=torch.int8, device="meta"), torch.empty(flat, device="meta")
     whole = weight.detach().float()
     largest = whole.abs().amax(dim=tuple(range(1, whole.dim())), keepdim=True)
     scale = (largest / 127.5).clamp(min=torch.finfo(torch.float32).eps)
@@ -22,6 +26,10 @@ def int8_channels(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 class Int8Linear(nn.Module):
     """A linear layer with int8 weights (out, in) and scales (out, 1), dequantised in the forward."""
+
+    q: Tensor
+    scale: Tensor
+    bias: Tensor | None
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
@@ -37,11 +45,15 @@ class Int8Linear(nn.Module):
         return self.q * self.scale
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, (self.q * self.scale).to(x.dtype), self.bias)
+        return functional.linear(x, (self.q * self.scale).to(x.dtype), self.bias)
 
 
 class Int8Conv(nn.Module):
     """A 1-, 2- or 3-dimensional convolution with int8 weights and scales (out, 1, ...), dequantised in the forward."""
+
+    q: Tensor
+    scale: Tensor
+    bias: Tensor | None
 
     def __init__(self, layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> None:
         super().__init__()
@@ -63,11 +75,11 @@ class Int8Conv(nn.Module):
         weight = (self.q * self.scale).to(x.dtype)
         if self.padding_mode == "zeros":
             return self.convolve(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
-        x = F.pad(x, self._around(), mode=self.padding_mode)
+        x = functional.pad(x, self._around(), mode=self.padding_mode)
         return self.convolve(x, weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
     def _around(self) -> list[int]:
-        """Padding before and after each axis, the last axis first, as `F.pad` wants it."""
+        """Padding before and after each axis, the last axis first, as `functional.pad` wants it."""
         sides: list[int] = []
         for axis in reversed(range(len(self.kernel_size))):
             if isinstance(self.padding, str):  # "same" pads the odd one behind; "valid" not at all

@@ -10,7 +10,6 @@ from luodi.core.errors import LuodiError
 from luodi.train.loop.gradients import backward
 from luodi.train.loop.interrupt import Interrupt
 from luodi.train.loop.layout import channels_last
-from luodi.train.loop.memory import OptimizerMemory
 from luodi.train.loop.progress import Progress
 from luodi.train.loop.settings import default_generator, settled
 from luodi.train.loop.state import State
@@ -18,7 +17,6 @@ from luodi.train.loop.zeros import Zeros
 
 if TYPE_CHECKING:
     from torch import nn
-    from torch.optim import Optimizer
 
     from luodi.core.run import Run
     from luodi.train.loop.checkpoint import Checkpoint
@@ -43,15 +41,17 @@ def fit(
     same bits. Raises KeyboardInterrupt after Ctrl-C, once a checkpoint is written.
     """
     import torch
+    from torch.nn.utils import clip_grad_norm_
 
-    if not any(parameter.requires_grad for parameter in model.parameters()):
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
         raise LuodiError("this model has nothing to train: all its weights are frozen")
     with settled(run), channels_last(model, run.device), Interrupt() as interrupt:
         zeros, progress, generator = Zeros(model, plan.zeros), Progress(plan.listeners), default_generator(run.device)
-        optimizer = plan.update.build(model, plan.learning_rate)
+        mover = plan.update.build(model)
         count = len(plan.updates(plan.sampler.order(0), run))
         losses, total = torch.zeros(count, device=run.device), count * plan.epochs_in(run)
-        state = State(model, OptimizerMemory(optimizer), patience, losses, total)
+        state = State(model, mover.memory, patience, losses, total)
         state.resume(checkpoint, run)
         while state.epoch < plan.epochs_in(run) and not patience.over:
             start = time.monotonic()
@@ -59,10 +59,13 @@ def fit(
             for rows in plan.updates(plan.sampler.order(state.epoch), run)[state.at :]:
                 generator.manual_seed(run.seed_for("step", state.step, run.rank))
                 batches = plan.batches(examples, rows, state.step, run)
-                optimizer.zero_grad()
+                for parameter in parameters:
+                    parameter.grad = None
                 losses[state.at] = backward(plan.objective, model, batches, run.world)
                 zeros.calm()
-                _move(model, optimizer, plan.rate(state.step, total), plan.clip)
+                if plan.clip is not None:
+                    clip_grad_norm_(parameters, plan.clip)
+                mover.move(plan.rate(state.step, total))
                 zeros.keep()
                 state.step += 1
                 progress.tick(state)
@@ -74,14 +77,3 @@ def fit(
         patience.restore(model, checkpoint.path)
     model.eval()
     return state
-
-
-def _move(model: nn.Module, optimizer: Optimizer, rate: float, clip: float | None) -> None:
-    """One update of the weights along their gradients."""
-    from torch.nn.utils import clip_grad_norm_
-
-    if clip is not None:
-        clip_grad_norm_(model.parameters(), clip)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.step()

@@ -23,17 +23,16 @@ def settled(run: Run) -> Yields[None]:
 
     deterministic: Any = torch.utils.deterministic
     threads, filling = torch.get_num_threads(), deterministic.fill_uninitialized_memory
-    strict, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    tuned = torch.backends.cudnn.benchmark
+    mode, tuned = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
     torch.set_num_threads(run.threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms would import torch's compiler first
     deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(strict, warn_only=warns)
+        torch.set_deterministic_debug_mode(mode)
         deterministic.fill_uninitialized_memory = filling
         torch.backends.cudnn.benchmark = tuned
 

@@ -9,7 +9,8 @@ from luodi.core.thing import Thing
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
-    from torch.optim import Optimizer
+
+    from luodi.train.loop.movers import Mover
 
 Batch = Mapping[str, "Tensor"]  # named tensors, the first axis is the batch
 Losses = Mapping[str, "tuple[Tensor, Tensor, float]"]  # name -> (losses (batch,), weights (batch,), share)
@@ -33,8 +34,8 @@ class Objective(Protocol):
 class Update(Thing):
     """How gradients move the weights."""
 
-    def build(self, model: nn.Module, learning_rate: float) -> Optimizer:
-        """An optimizer over the model's trainable parameters, on the device where they are."""
+    def build(self, model: nn.Module) -> Mover:
+        """What moves this model's trainable parameters, on the device where they are."""
         raise NotImplementedError
 
 

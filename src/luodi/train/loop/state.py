@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from luodi.core.run import Run
     from luodi.train.loop.checkpoint import Checkpoint, Saved
     from luodi.train.loop.interrupt import Interrupt
-    from luodi.train.loop.memory import Memory
+    from luodi.train.loop.movers import Memory
     from luodi.train.loop.patience import Patience
     from luodi.train.loop.progress import Progress
     from luodi.train.loop.validation import Checked

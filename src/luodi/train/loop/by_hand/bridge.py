@@ -42,8 +42,8 @@ def flat(arrays: Arrays) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Velocities:
-    """The momentum of a by-hand training, for its checkpoint."""
+class MomentumMemory:
+    """The velocities of a by-hand training, for its checkpoint."""
 
     update: Momentum
 

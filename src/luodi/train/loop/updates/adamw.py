@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from luodi.train.loop.groups import decay_groups, fused
+from luodi.train.loop.moments import moments_mover
+from luodi.train.loop.movers import Mover, groups_of
 from luodi.train.loop.slots import Update
 
 if TYPE_CHECKING:
     from torch import nn
-    from torch.optim import Optimizer
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -26,10 +26,8 @@ class AdamW(Update):
     epsilon: Annotated[float, Field(gt=0)] = 1e-8
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
 
-    def build(self, model: nn.Module, learning_rate: float) -> Optimizer:
-        from torch import optim
+    def build(self, model: nn.Module) -> Mover:
+        import torch
 
-        return optim.AdamW(
-            decay_groups(model, self.weight_decay), lr=learning_rate, betas=self.betas, eps=self.epsilon,
-            fused=fused(model),
-        )  # fmt: skip
+        groups = groups_of(model, self.weight_decay, ("mean", "square"))
+        return moments_mover(torch._fused_adamw_, groups, self.betas, self.epsilon)

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from luodi.train.loop.groups import decay_groups, fused
+from luodi.train.loop.movers import GroupMemory, Mover, groups_of
 from luodi.train.loop.slots import Update
 
 if TYPE_CHECKING:
-    from torch import nn
-    from torch.optim import Optimizer
+    from torch import Tensor, nn
 
 
 class SGD(Update):
@@ -24,10 +23,29 @@ class SGD(Update):
     variant: Literal["plain", "nesterov"] = "plain"  # nesterov looks one step ahead; it needs momentum > 0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
 
-    def build(self, model: nn.Module, learning_rate: float) -> Optimizer:
-        from torch import optim
+    def build(self, model: nn.Module) -> Mover:
+        import torch
 
-        return optim.SGD(
-            decay_groups(model, self.weight_decay), lr=learning_rate, momentum=self.momentum,
-            nesterov=self.variant == "nesterov", fused=fused(model),
-        )  # fmt: skip
+        groups = groups_of(model, self.weight_decay, ("velocity",) if self.momentum else ())
+
+        def move(rate: float) -> None:
+            with torch.no_grad():
+                for group in groups:
+                    parameters, slopes, memory = group.moving()
+                    if group.decay and parameters:
+                        slopes = torch._foreach_add(slopes, parameters, alpha=group.decay)
+                    if self.momentum and parameters:
+                        torch._foreach_mul_(memory["velocity"], self.momentum)
+                        torch._foreach_add_(memory["velocity"], slopes)
+                        slopes = self._ahead(list(slopes), memory["velocity"])
+                    if parameters:
+                        torch._foreach_add_(parameters, slopes, alpha=-rate)
+
+        return Mover(move, GroupMemory(groups))
+
+    def _ahead(self, slopes: list[Tensor], velocities: list[Tensor]) -> list[Tensor]:
+        import torch
+
+        if self.variant == "plain":
+            return velocities
+        return list(torch._foreach_add(slopes, velocities, alpha=self.momentum))

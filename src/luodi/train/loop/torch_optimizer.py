@@ -1,37 +1,33 @@
-"""What an update remembers between steps: momentum and the like."""
+"""Any optimizer of torch as a mover."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from luodi.core.thing import Json
+from luodi.train.loop.movers import Mover
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
 
-class Memory(Protocol):
-    """Saved in a checkpoint, put back from it."""
+def of_optimizer(optimizer: Optimizer) -> Mover:
+    """For an update whose `build` makes an optimizer of torch; all its groups get the schedule's rate."""
 
-    def tensors(self) -> Mapping[str, Tensor]:
-        """Everything that is a tensor, by name."""
-        ...
+    def move(rate: float) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
 
-    def facts(self) -> Json:
-        """Everything else."""
-        ...
-
-    def restore(self, tensors: Mapping[str, Tensor], facts: Json) -> None:
-        """Puts both back."""
-        ...
+    return Mover(move, OptimizerMemory(optimizer))
 
 
 @dataclass(frozen=True)
 class OptimizerMemory:
-    """The state of a torch optimizer; its groups' numbers follow from the step's own fields and are not stored."""
+    """Its state; its groups' numbers follow from the update's own fields and are not stored."""
 
     optimizer: Optimizer
 

@@ -1,0 +1,1 @@
+"""The parts of a split, and what may leak between them."""

@@ -1,0 +1,116 @@
+"""Writes the model for another runtime and measures how far its answers moved."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from luodi.core import catalog
+from luodi.core.bundle import Bundle
+from luodi.core.errors import LuodiError
+from luodi.core.form import TOLERANCE, Form, Runtime
+from luodi.core.predictor import TorchForward
+from luodi.core.step import Facts, Step
+from luodi.core.thing import WrongThing
+from luodi.export.tracing.drift import flips, largest_drift
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from luodi.core.run import Run
+    from luodi.core.spec import Arrays
+
+EXAMPLES = 16  # requests on which a form is compared with torch, in one batch and one by one
+
+
+class Export(Step):
+    """Writes the model as a form for another runtime, opens it, and measures how far its answers moved.
+
+    A form that claims its model's precision must answer as torch does (float32: 1e-4 of the largest output) or is
+    refused. `activations: int8` makes a static int8 form of a float model, whose ranges come from training rows.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"model"})
+    gives: ClassVar[frozenset[str]] = frozenset({"forms"})
+
+    to: str  # a runtime: onnx, openvino
+    activations: Literal["float", "int8"] = "float"
+    calibration: int = Field(256, ge=2)  # training rows that set the ranges of int8 activations
+
+    @field_validator("to")
+    @classmethod
+    def _is_runtime(cls, name: str) -> str:
+        try:
+            catalog.load("runtimes", name)
+        except LuodiError as error:
+            raise WrongThing([((), str(error))]) from error
+        return name
+
+    def facts(self, have: frozenset[str]) -> Facts:
+        if self.activations == "float":
+            return super().facts(have)
+        # Ranges come from training rows; only a task that makes its own (a game) has none.
+        rows = frozenset() if "world" in have else frozenset({"split"})
+        return Facts(self.needs | {"float"} | rows, self.gives, self.ends, self.excludes)
+
+    def packages(self) -> Mapping[str, str]:
+        return self._runtime().packages()
+
+    def __call__(self, bundle: Bundle, run: Run) -> Bundle:
+        assert bundle.model is not None
+        name, runtime, static = self._form_name(), self._runtime(), self.activations == "int8"
+        folder = run.out / "forms" / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        examples = bundle.task.encode(bundle.task.examples(EXAMPLES, run.seed_for("export")))
+        torch_forward = TorchForward(bundle.model.to("cpu"))
+        calibration = self._rows(bundle, "train", run) if static else None
+        written = runtime.write(torch_forward.model, examples, bundle.signature(), folder, calibration)
+        forward = runtime.open(folder, written.properties, run.threads)
+        drift = on_examples = largest_drift(torch_forward, forward, examples)
+        self._refuse_drift(drift, written.arithmetic)
+        if static:  # examples reach beyond the calibrated ranges, where a static form clips: held-out rows tell more
+            drift = largest_drift(torch_forward, forward, self._rows(bundle, "validation", run))
+        form = Form(
+            kind=self.to,
+            folder=folder,
+            signature=bundle.signature(),
+            arithmetic=written.arithmetic,
+            tolerance=TOLERANCE.get(written.arithmetic) or flips(forward, examples, run.dice("nudge")),
+            drift=drift,
+            properties=written.properties,
+        )
+        bundle.model.to(run.device)
+        sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
+        return bundle.with_form(name, form).noting(
+            form=name, arithmetic=written.arithmetic, drift=drift, drift_on_examples=on_examples, bytes=sizes
+        )
+
+    def _refuse_drift(self, drift: float, arithmetic: str) -> None:
+        """Raises LuodiError for a form that claims its model's precision and does not hold it, or is not finite."""
+        allowed = TOLERANCE.get(arithmetic, sys.float_info.max)
+        if not drift <= allowed:
+            raise LuodiError(
+                f"export to {self.to}: the form's outputs differ from torch's by {drift:.2g} of the largest output, "
+                f"{arithmetic} allows {allowed:.2g}; nothing was exported. Try another runtime: luodi list runtimes"
+            )
+
+    def _runtime(self) -> Runtime:
+        runtime = catalog.resolve("runtimes", {self.to: {"activations": self.activations}})
+        assert isinstance(runtime, Runtime)
+        return runtime
+
+    def _form_name(self) -> str:
+        """onnx, onnx-int8; a runtime of the user's own is named as its class."""
+        kind = self.to.rpartition(":")[2].lower()
+        return kind if self.activations == "float" else f"{kind}-{self.activations}"
+
+    def _rows(self, bundle: Bundle, split: str, run: Run) -> Arrays:
+        """At most `calibration` rows of a split (of the training one where it is empty), as the model's arrays."""
+        assert bundle.data is not None or "world" in bundle.task.gives, "int8 ranges need training rows"
+        rows = None if bundle.data is None else bundle.data.splits.get(split) or bundle.data["train"]
+        count = self.calibration if rows is None else min(self.calibration, len(rows))
+        return bundle.task.encode(bundle.task.samples(rows, count, run.at(split)))

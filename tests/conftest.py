@@ -1,0 +1,183 @@
+"""Fixtures that every test file may use: real rows, and small bundles trained on them in seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from luodi.core import store
+from luodi.core.apply import apply
+from luodi.core.bundle import Bundle
+from luodi.core.catalog import resolve
+from luodi.core.rows import Rows
+from luodi.core.run import Run
+from luodi.core.source import Data, Origin
+from luodi.core.thing import dump
+
+DIGITS = {"supervised": {"inputs": {"image": {"image": {"size": 28, "channels": 1}}}, "targets": {"label": "category"}}}
+CONVNET = {"convnet": {"widths": [4, 8], "hidden": 16}}
+MLP = {"mlp": {"hidden": [16]}}
+
+
+@dataclass(frozen=True)
+class System:
+    """A task, a model and rows: what a step is tried on."""
+
+    name: str
+    task: Any
+    model: Any
+    source: Any  # as a recipe says it
+    rows: Rows
+
+    def fresh(self) -> Bundle:
+        """The bundle before any step."""
+        origin = Origin(dump(resolve("sources", self.source)), self.rows.fingerprint)
+        data = Data({"all": self.rows}, origin)
+        task, model = resolve("tasks", self.task), resolve("models", self.model)
+        return Bundle(task=task, config=model, data=data, facts=frozenset({"rows"}))
+
+    def recipe(self, *steps: Any, name: str = "run", **more: Any) -> dict[str, Any]:
+        """Plain data of a recipe of these steps; one thread, so that bits can be compared; little is measured."""
+        measure = {"seconds": 0.2, "calls": 20, "resamples": 100}
+        whole = {"name": name, "task": self.task, "data": self.source, "model": self.model, "steps": list(steps)}
+        return {**whole, "measure": measure, "threads": {"train": 1}, "device": "cpu", **more}
+
+
+def build(system: System, folder: Path, *steps: Any) -> Bundle:
+    """The bundle after these steps, each applied as the engine applies it, nothing measured."""
+    bundle = system.fresh()
+    for number, step in enumerate(steps, 1):
+        made: Any = resolve("steps", step)
+        inside = Run(folder / str(number), seed=1, scope=(str(number),))
+        inside.out.mkdir(parents=True)
+        bundle = apply(made, bundle, inside, number)
+    return bundle
+
+
+def column_task(rows: Rows, target: str, kind: str = "category") -> dict[str, Any]:
+    """A supervised task of number columns."""
+    inputs = {name: "number" for name in rows.columns if name != target}
+    return {"supervised": {"inputs": inputs, "targets": {target: kind}}}
+
+
+def open_source(source: Any, cache: Path) -> Rows:
+    """The rows of a source, as a recipe says it."""
+    made: Any = resolve("sources", source)
+    return made.open(cache)
+
+
+def kept_as_parquet(rows: Rows, path: Path) -> dict[str, Any]:
+    """Rows as a Parquet file; returns the source that reads it."""
+    from pyarrow import parquet
+
+    parquet.write_table(rows.table, path)
+    return {"table": {"path": str(path)}}
+
+
+@pytest.fixture(scope="session")
+def cache() -> Path:
+    return Path(os.environ.get("LUODI_CACHE") or Path.home() / ".cache" / "luodi")
+
+
+@pytest.fixture(scope="session")
+def digits(cache: Path) -> Rows:
+    return open_source({"sample": {"name": "digits"}}, cache)
+
+
+@pytest.fixture(scope="session")
+def cancer(cache: Path) -> Rows:
+    return open_source({"sample": {"name": "breast_cancer"}}, cache)
+
+
+@pytest.fixture(scope="session")
+def small_digits(digits: Rows) -> Rows:
+    return digits.take(np.random.default_rng(0).permutation(len(digits))[:600])
+
+
+@pytest.fixture(scope="session")
+def digits_system(small_digits: Rows, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> System:
+    source = kept_as_parquet(small_digits, tmp_path_factory.mktemp("rows") / "digits.parquet")
+    return System("images, convnet", DIGITS, CONVNET, source, open_source(source, cache))
+
+
+@pytest.fixture(scope="session")
+def flat_digits_system(digits_system: System) -> System:
+    return replace(digits_system, name="images, mlp", model=MLP)
+
+
+@pytest.fixture(scope="session")
+def table_system(cancer: Rows, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> System:
+    source = kept_as_parquet(cancer, tmp_path_factory.mktemp("rows") / "cancer.parquet")
+    rows = open_source(source, cache)
+    return System("tables, mlp", column_task(rows, "diagnosis"), MLP, source, rows)
+
+
+@pytest.fixture(scope="session")
+def digits_bundle(digits_system: System, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A convolutional network trained for three epochs on 420 digits, saved."""
+    folder = tmp_path_factory.mktemp("digits")
+    steps = ("split", {"train": {"epochs": 3, "batch_size": 32, "learning_rate": 0.01}})
+    return build(digits_system, folder / "work", *steps).save(folder / "bundle")
+
+
+@pytest.fixture(scope="session")
+def table_bundle(table_system: System, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A multilayer perceptron trained for five epochs on the breast cancer table, saved."""
+    folder = tmp_path_factory.mktemp("table")
+    steps = ("split", {"train": {"epochs": 5, "batch_size": 32, "learning_rate": 0.01}})
+    return build(table_system, folder / "work", *steps).save(folder / "bundle")
+
+
+@pytest.fixture(scope="session")
+def exported_bundle(table_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The table's bundle with an ONNX form, which serves."""
+    folder = tmp_path_factory.mktemp("exported")
+    (folder / "work").mkdir()
+    export: Any = resolve("steps", {"export": {"to": "onnx"}})
+    return apply(export, Bundle.load(table_bundle), Run(folder / "work")).save(folder / "bundle")
+
+
+def reseal(folder: Path, change: Callable[[dict[str, Any]], None] = lambda head: None) -> None:
+    """Writes a bundle's manifest anew after its files or its head were changed: what a forger would do."""
+    head = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    head = {key: value for key, value in head.items() if key not in ("sha256", "digest", "seal")}
+    change(head)
+    store._seal(folder, head)
+
+
+def files_of(folder: Path) -> list[str]:
+    """Every file in a folder, as a relative name."""
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def shas(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file in a folder."""
+    from luodi.core.atomic import file_sha
+
+    return {name: file_sha(folder / name) for name in files_of(folder)}
+
+
+def luodi(*words: str, cwd: Path | None = None, give: str | None = None, more: Mapping[str, str] | None = None,
+          python: tuple[str, ...] = ("-m", "luodi")) -> subprocess.CompletedProcess[str]:  # fmt: skip
+    """The command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, *python, *words], cwd=cwd, input=give, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(more or {})},
+    )  # fmt: skip
+
+
+def write_recipe(path: Path, value: Mapping[str, Any]) -> Path:
+    """Plain data as a recipe file."""
+    from luodi.core import yaml
+
+    path.write_text(yaml.dump(dict(value)), encoding="utf-8")
+    return path
