@@ -21,10 +21,10 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-import psutil
+if TYPE_CHECKING:
+    import psutil
 
 CONNECTIONS = (1, 4, 16)
 
@@ -60,7 +60,7 @@ def main() -> None:
     else:
         with tempfile.TemporaryDirectory() as scratch:
             bundle = asked.bundle or fresh(Path(scratch) / "digits" / "bundle", asked.form)
-            compare(bundle, asked.form, pairs=4 if asked.quick else 20, seconds=1.0 if asked.quick else 2.0)
+            compare(bundle, asked.form, pairs=4 if asked.quick else 20, seconds=0.8 if asked.quick else 2.0)
 
 
 def fresh(path: Path, form: str) -> Path:
@@ -93,6 +93,7 @@ def fresh(path: Path, form: str) -> Path:
 def png(seed: int) -> bytes:
     from io import BytesIO
 
+    import numpy as np
     from PIL import Image
 
     pixels = np.zeros((28, 28), np.uint8)
@@ -115,7 +116,8 @@ def plain(path: Path, form: str) -> None:
 
     bundle = Bundle.load(path, form=form, check=True)
     task, forward = bundle.task, bundle.predictor(form, threads=1).forward
-    body = create_model("Body", **dict.fromkeys(task.wire_schema()["request"]["properties"], (Any, ...)))
+    columns: dict[str, Any] = dict.fromkeys(task.wire_schema()["request"]["properties"], (Any, ...))
+    body = create_model("Body", **columns)
     app = FastAPI()
 
     def predict(request: Any) -> dict[str, Any]:
@@ -157,6 +159,8 @@ async def burst(port: int, body: str, connections: int, seconds: float) -> dict[
 @contextmanager
 def server(role: str, bundle: Path, form: str) -> Generator[Running]:
     """A server's process, once it is ready."""
+    import psutil
+
     command = [sys.executable, __file__, "--role", role, "--bundle", str(bundle), "--form", form]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
@@ -182,7 +186,7 @@ def compare(bundle: Path, form: str, pairs: int, seconds: float) -> None:
 
     opened = Bundle.load(bundle, form=form, check=False)
     body = json.dumps(opened.task.write(opened.task.examples(1, 0)[0]))
-    print(f"{form} form, {len(body)} bytes a request, {os.cpu_count()} cores, {pairs} pairs of {seconds:.0f} s bursts")
+    print(f"{form} form, {len(body)} bytes a request, {os.cpu_count()} cores, {pairs} pairs of {seconds} s bursts")
     with server("luodi", bundle, form) as ours, server("plain", bundle, form) as theirs:
         servers = {"luodi": ours, "plain": theirs}
         for each in servers.values():
@@ -193,6 +197,8 @@ def compare(bundle: Path, form: str, pairs: int, seconds: float) -> None:
 
 def one_level(servers: dict[str, Running], body: str, connections: int, pairs: int, seconds: float) -> str:
     """Interleaved bursts at one number of connections; the ratio with its interval, in words."""
+    import numpy as np
+
     rates: dict[str, list[float]] = {name: [] for name in servers}
     times: dict[str, list[float]] = {name: [] for name in servers}
     used = dict.fromkeys(servers, 0.0)

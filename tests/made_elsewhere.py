@@ -72,17 +72,19 @@ def folder_of(kind: str, path: Path) -> Path:
 
 
 def spread(model: nn.Module) -> None:
-    """Weights and statistics of norms such that every pixel moves every output."""
+    """Weights such that every pixel moves every output, and the norms' statistics of some noise."""
     dice = torch.Generator().manual_seed(5)
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
     with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            if name.endswith("running_var"):
-                tensor.copy_(torch.rand(tensor.shape, generator=dice) * 0.5 + 0.1)
-            elif name.endswith("running_mean"):
-                tensor.copy_(torch.randn(tensor.shape, generator=dice) * 0.1)
-            elif tensor.is_floating_point() and tensor.dim() > 1:
-                wide = max(tensor[0].numel(), 1)
-                tensor.copy_(torch.randn(tensor.shape, generator=dice) * (2 / wide) ** 0.5)
+        for tensor in model.parameters():
+            if tensor.dim() > 1:
+                tensor.copy_(torch.randn(tensor.shape, generator=dice) * tensor[0].numel() ** -0.5)
+        if norms:
+            for norm in norms:
+                norm.momentum = None  # the statistics of this one batch
+            model.train()
+            model(torch.randn(32, 3, 64, 64, generator=dice))
+            model.eval()
 
 
 def changed(source: Path, path: Path, file: str, change: Callable[[dict[str, Any]], Any]) -> Path:

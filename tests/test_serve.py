@@ -5,12 +5,14 @@ import base64
 import io
 import json
 import math
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+import tomllib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -266,6 +268,36 @@ def test_an_onnx_server_imports_no_torch(onnx_digits):
     )
     done = subprocess.run([sys.executable, "-c", script, str(onnx_digits)], capture_output=True, text=True, env=QUIET)
     assert done.stdout.strip() == "['onnxruntime']", done.stderr
+
+
+def test_the_image_installs_all_that_serving_needs(onnx_digits):
+    """The Dockerfile leaves out torch and everything else that serving does not import."""
+    root = Path(__file__).parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = lambda lines: {re.split(r"[<>=\[ ]", line)[0] for line in lines}  # noqa: E731
+    extras = project["optional-dependencies"]
+    installed = re.search(
+        r"pip install [^\n]*\\\n(.*?)\n(?=[A-Z])", (root / "Dockerfile").read_text(encoding="utf-8"), re.S
+    )
+    assert installed is not None
+    given = set(installed[1].replace("\\", " ").split()) - {'"$RUNTIME"'} | {"onnxruntime"}
+    wanted = names(project["dependencies"]) | names(extras["serve"]) | names(extras["export"])
+    assert given <= wanted | {"uvloop", "httptools"}  # those two come with uvicorn[standard]
+    assert names(extras["serve"]) <= given
+    constrained = names((root / "constraints.txt").read_text(encoding="utf-8").splitlines())
+    assert given <= constrained
+    absent = [name.replace("-", "_") for name in wanted - given]
+    assert {"torch", "pyarrow"} <= set(absent)
+    script = (
+        f"import sys\nfor name in {absent!r}: sys.modules[name] = None\nfrom luodi.cli import main\nmain(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", script, "serve", str(onnx_digits), "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=QUIET)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    process.terminate()
+    assert line.startswith("serving digits (onnx)"), process.communicate(timeout=60)
+    assert process.wait(60) == 0
 
 
 def test_one_line_on_stdout_and_calls_in_flight_are_answered_before_it_ends(onnx_digits):

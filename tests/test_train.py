@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from small_data import BOTH, SIDES, bundle_of, image_rows, images_bundle, sha, table_bundle, table_rows
 from torch import nn
 
@@ -187,16 +190,16 @@ def _masked(model, batch, truth):
 def test_accumulated_gradients_are_those_of_the_whole_batch():
     torch.manual_seed(0)
     model, (inputs, truth) = TwoHeads(), _two_batch(37)
-    loss = backward(_masked, model, [(inputs, truth)], 1)
+    loss = backward(_masked, model, list(model.parameters()), [(inputs, truth)], 1)
     whole = [p.grad.clone() for p in (*model.a.parameters(), *model.b.parameters())]
     pieces = [({"x": inputs["x"][at]}, {k: v[at] for k, v in truth.items()}) for at in torch.arange(37).split(10)]
-    again = backward(_masked, model, pieces, 1)
+    again = backward(_masked, model, list(model.parameters()), pieces, 1)
     parts = [p.grad for p in (*model.a.parameters(), *model.b.parameters())]
     assert torch.allclose(loss, again, rtol=1e-12)
     for one, other in zip(whole, parts, strict=True):
         assert torch.allclose(one, other, rtol=1e-12, atol=1e-15)
     each = _two_losses(model, inputs, truth)
-    expected = sum(float((e * w).sum() / w.sum()) * s for e, w, s in each.values())
+    expected = sum(float(((e * w).sum() / w.sum()).detach()) * s for e, w, s in each.values())
     assert float(loss) == pytest.approx(expected, rel=1e-12)
 
 
@@ -211,6 +214,28 @@ def test_accumulation_trains_as_the_larger_batch_does(tmp_path):
     assert whole.notes["updates"] == parts.notes["updates"] == 8
     for one, other in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
         assert torch.allclose(one, other, atol=2e-5)
+
+
+def _rank(rank: int, folder: str) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    run = Run(Path(folder) / "run", rank=rank, world=2)
+    done = trained(table_bundle(BOTH, MLP, 100), run.out, run, epochs=2, batch_size=16)  # the last update has 4 rows
+    save_file(done.model.state_dict(), f"{folder}/{rank}.safetensors")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_train_as_one_with_their_rows_together(tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "luodi.train.loop.fit", "luodi.tasks.supervised"])
+    ranks = [context.Process(target=_rank, args=(rank, str(tmp_path))) for rank in (0, 1)]
+    for process in ranks:
+        process.start()
+    whole = trained(table_bundle(BOTH, MLP, 100), tmp_path / "whole", epochs=2, batch_size=32)
+    for process in ranks:
+        process.join()
+    one, two = (load_file(tmp_path / f"{rank}.safetensors") for rank in (0, 1))
+    for name, expected in whole.model.state_dict().items():
+        assert torch.equal(one[name], two[name]) and torch.allclose(one[name], expected, atol=2e-5)
 
 
 def test_clip_is_the_norm_of_the_whole_gradient(tmp_path):

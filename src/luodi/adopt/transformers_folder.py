@@ -232,10 +232,13 @@ def _arrays(processor: Any, channels: int) -> Any:
         found = []
         for request in requests:
             image = fromarray(request[IMAGE])
-            if channels == 1 or not processor.do_convert_rgb:
+            if channels == 1 or not getattr(processor, "do_convert_rgb", False):
                 # Such a processor takes no gray and no alpha: whoever calls it converts first, as the pipeline does.
                 image = image.convert("L" if channels == 1 else "RGB")
             found.append(processor(images=image, return_tensors="np")["pixel_values"][0])
+        shapes = sorted({array.shape for array in found})
+        if len(shapes) > 1:
+            raise LuodiError(f"{type(processor).__name__} makes arrays of several sizes, {shapes[0]}, {shapes[1]}...")
         return {IMAGE: np.stack(found)}
 
     return arrays
@@ -250,7 +253,7 @@ def _forward(network: Any) -> Any:
                 return {LABEL: network(pixel_values=torch.as_tensor(arrays[IMAGE])).logits.float().numpy()}
             except (ValueError, RuntimeError) as error:
                 sides = " x ".join(map(str, arrays[IMAGE].shape[1:]))
-                raise LuodiError(f"the image processor makes arrays {sides}, which the model refuses: {error}") from error
+                raise LuodiError(f"the image processor makes {sides}, which the model refuses: {error}") from error
 
     return forward
 

@@ -24,7 +24,7 @@ function dressed(layout) {
     hoverlabel: { bgcolor: colour("card"), bordercolor: colour("line"), font: { color: colour("ink") } },
     legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { color: colour("soft"), size: 12 } },
     ...own,
-    xaxis: { ...axis, ...own.xaxis, ...title(own.xaxis) },
+    xaxis: { ...axis, automargin: false, ...own.xaxis, ...title(own.xaxis) },
     yaxis: { ...axis, ...own.yaxis, ...title(own.yaxis) },
     ...(own.yaxis2 ? { yaxis2: { ...axis, ...own.yaxis2, ...title(own.yaxis2) } } : {}),
   };

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from html import escape
 from pathlib import Path
@@ -60,16 +61,17 @@ def page(view: View) -> str:
 
 def report(view: View) -> dict[str, Any]:
     """Everything the page shows, for machines."""
+    evidence = [json.loads(one.model_dump_json()) for one in view.evidence]  # what is not finite becomes a text
     return {
         "name": view.name,
         "rehearsal": view.rehearsal,
-        "evidence": [one.model_dump(mode="json") for one in view.evidence],
+        "evidence": evidence,
         "table": view.table.json(),
         "limits": view.limits,
         "recipe": view.recipe,
         "machine": view.evidence[-1].machine if view.evidence else {},
         "learning": {
-            f"{one.number} {one.name}": one.notes["history"] for one in view.evidence if "history" in one.notes
+            f"{one['number']} {one['name']}": one["notes"]["history"] for one in evidence if "history" in one["notes"]
         },
         "answers": {target: answers.json() for target, answers in view.final.items()},
         "lineage": {key: view.head.get(key) for key in ("luodi", "digest", "origin", "edits", "forms", "serving")},

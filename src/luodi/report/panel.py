@@ -79,6 +79,15 @@ def pairs(facts: Mapping[str, Any]) -> str:
     return f"<dl class='pairs'>{items}</dl>"
 
 
+def named(thing: Any) -> str:
+    """A thing of a recipe on one line: its name and its fields."""
+    if not isinstance(thing, Mapping) or len(thing) != 1:
+        return str(thing)
+    name, fields = next(iter(thing.items()))
+    said = ", ".join(f"{key}: {value}" for key, value in fields.items()) if isinstance(fields, Mapping) else str(fields)
+    return f"{name} ({said})" if said else str(name)
+
+
 def _value(value: Any) -> str:
     if isinstance(value, Mapping):
         return pairs(value) if value else "–"

@@ -81,7 +81,9 @@ def share(measure: Measure) -> str:
     if measure.change is None or not math.isfinite(measure.change.value):
         return ""
     before = measure.value - measure.change.value
-    return f"{100 * measure.change.value / abs(before):+.0f}%" if before else ""
+    return (
+        f"{100 * measure.change.value / abs(before):+.0f}%".replace("-0%", "0%").replace("+0%", "0%") if before else ""
+    )
 
 
 def duration(seconds: float) -> str:

@@ -101,14 +101,25 @@ class View:
         """Target -> answers of what ships."""
         return self.answers(self.last) if self.last else {}
 
+    def example(self, identity: str) -> Mapping[str, Any]:
+        """A held-out row by its identity, {} where the run kept none."""
+        rows, places = self._held_out
+        return rows[places[identity]] if rows is not None and identity in places else {}
+
     @cached_property
-    def rows(self) -> dict[str, Mapping[str, Any]]:
-        """Identity -> held-out row, {} where the run kept none."""
+    def _held_out(self) -> tuple[Rows | None, dict[str, int]]:
         path = self.folder / "rows" / "test.arrow"
         if not path.is_file():
-            return {}
+            return None, {}
         rows = Rows.open(path)
-        return dict(zip(map(str, rows.ids), rows, strict=True))
+        return rows, {str(identity): place for place, identity in enumerate(rows.ids)}
+
+    @cached_property
+    def inputs(self) -> list[str]:
+        """The columns that the task reads, [] where its task does not name them."""
+        task: Any = next(iter(self.head["task"].values()))
+        named = task.get("inputs") if isinstance(task, Mapping) else None
+        return list(named) if isinstance(named, Mapping) else []
 
 
 def evidence_of(folder: Path) -> tuple[Evidence, ...]:

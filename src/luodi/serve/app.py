@@ -147,6 +147,8 @@ def serve(path: Path, host: str, port: int, form: str | None, threads: int, trus
     uvicorn = require("uvicorn", "serve")
     head = store.peek(path)
     form = head["serving"] if form in (None, "serving") else form
+    if form == "torch":
+        require("torch", "serve").set_num_threads(threads)  # of the whole process: torch knows no other way
     bundle = Bundle.load(path, form=form, check=True, trust=trust)
     name = named(path)
     app = create(bundle, threads=threads, name=name, digest=head["digest"], form=form)

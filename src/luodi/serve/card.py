@@ -57,5 +57,5 @@ def _columns(schema: Mapping[str, Any], kinds: Mapping[str, Mapping[str, Any]]) 
     """Columns with schema, kind and shape; a column that becomes several arrays takes its first one's."""
     return [
         {"name": name, "schema": part, **next((kind for key, kind in kinds.items() if key.startswith(name)), {})}
-        for name, part in schema["properties"].items()
+        for name, part in schema.get("properties", {}).items()
     ]

@@ -24,7 +24,7 @@ class Intake:
     def __init__(self, task: Task, facts: Mapping[str, Any]) -> None:
         self.task = task
         self.schema = task.wire_schema()["request"]
-        self.inputs: dict[str, Any] = dict(self.schema["properties"])
+        self.inputs: dict[str, Any] = dict(self.schema.get("properties", {}))
         images = [name for name, spec in task.inputs_specs().items() if spec.kind == "image" and name in self.inputs]
         self.image = images[0] if len(images) == 1 else None
         self.kinds = [JSON]

@@ -14,6 +14,7 @@ from luodi.core.thing import ModelConfig, Slot, dump
 
 if TYPE_CHECKING:
     from luodi.core.bundle import Bundle
+    from luodi.core.outlook import Forecast, Outlook
     from luodi.core.run import Run
     from luodi.core.task import Task
     from luodi.train.loop.plan import Plan
@@ -59,6 +60,14 @@ class Train(Step):
                 return f"{name_of(type(augment))} changes an {augment.kind}, and no input of this task is one"
         return None
 
+    def forecast(self, outlook: Outlook) -> Forecast:
+        """Three forwards' work for forward and backward; four times the weights for weights, gradients and two moments."""
+        from luodi.core.outlook import FLOPS_A_CORE, Forecast
+
+        work = 3 * outlook.flops * outlook.rows * self.epochs
+        held = 16 * outlook.parameters + 2 * outlook.activations * self.batch_size
+        return Forecast(work / (FLOPS_A_CORE * outlook.threads), held / 1e6)
+
     def __call__(self, bundle: Bundle, run: Run) -> Bundle:
         from luodi.train.loop.checkpoint import Checkpoint
         from luodi.train.loop.examples import examples_of
@@ -76,7 +85,8 @@ class Train(Step):
         state = fit(
             bundle.model, examples, self._plan(bundle.task, examples.count, run), run, checkpoint, patience, validation
         )
-        checkpoint.remove()
+        if run.rank == 0:
+            checkpoint.remove()
         done = bundle.with_model(state.model, edit=Edit(step=self))
         notes = {"history": state.history, "updates": state.step, "best_epoch": patience.epoch or None, "examples": how}
         return done.replace(facts=(done.facts | self.gives) - self.ends).noting(**notes)

@@ -57,7 +57,7 @@ class Onnx(Runtime):
         names = [output.name for output in session.get_outputs()]
 
         def forward(arrays: Arrays) -> Arrays:
-            return dict(zip(names, session.run(names, arrays), strict=True))
+            return dict(zip(names, session.run(names, dict(arrays)), strict=True))
 
         return forward
 

@@ -30,7 +30,10 @@ def _curves(one: Evidence) -> str:
     losses = {"training": _series(history, "train_loss"), "validation": _series(history, "validation_loss")}
     charts = [("loss", losses)]
     charts += [
-        (metric, {"validation": [_get(epoch.get("validation"), metric) for epoch in history]})
+        (
+            metric.rpartition(".")[2] + " on validation rows",
+            {"validation": [_get(epoch.get("validation"), metric) for epoch in history]},
+        )
         for metric in list(history[-1].get("validation") or {})[:1]
     ]
     rates = _series(history, "learning_rate")

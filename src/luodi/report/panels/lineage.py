@@ -9,7 +9,7 @@ from html import escape
 from typing import Any, ClassVar
 
 from luodi.core.evidence import Evidence
-from luodi.report.panel import pairs
+from luodi.report.panel import named, pairs
 from luodi.report.units import duration, three
 from luodi.report.view import View
 
@@ -47,7 +47,7 @@ def _step(one: Evidence) -> str:
 def _facts(view: View) -> dict[str, Any]:
     origin = view.head.get("origin") or {}
     facts = {
-        "data": origin.get("source"),
+        "data": named(origin["source"]) if origin.get("source") else None,
         "data fingerprint": origin.get("fingerprint"),
         "scored on rows": view.last.rows if view.last else None,
         "bundle digest": view.head.get("digest"),
@@ -75,5 +75,7 @@ def _event(event: Mapping[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, Mapping) and len(value) == 1 and isinstance(next(iter(value.values())), Mapping):
+        return named(value)
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 160 else text[:157] + "..."

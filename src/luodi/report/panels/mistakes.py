@@ -36,7 +36,7 @@ def _target(view: View, answers: Answers) -> str:
     wrong = answers.mistakes()
     since = _since(view, answers) if answers.categorical else {}
     kept = wrong[: MOST if answers.categorical else FIRST]
-    pictures = any(is_picture(cell) for cell in view.rows.get(str(answers.ids[wrong[0]]), {}).values())
+    pictures = any(is_picture(cell) for cell in view.example(str(answers.ids[wrong[0]])).values())
     cards = "".join(_card(view, answers, int(row), place, since) for place, row in enumerate(kept))
     more = (
         f"<p><br><button class='plain' data-act='more'>show all {len(kept)}</button></p>" if len(kept) > FIRST else ""
@@ -75,9 +75,10 @@ def _since(view: View, answers: Answers) -> dict[str, str]:
 
 def _card(view: View, answers: Answers, row: int, place: int, since: Mapping[str, str]) -> str:
     identity = str(answers.ids[row])
-    example = view.rows.get(identity, {})
+    example = view.example(identity)
+    columns = [name for name in view.inputs if name in example] or [n for n in example if n != answers.target]
     truth, answer = str(answers.truth[row]), str(answers.value[row])
-    shown = _example({name: cell for name, cell in example.items() if name != answers.target})
+    shown = _example({name: example[name] for name in columns})
     later = place >= FIRST
     data = (
         f"data-truth='{escape(truth, quote=True)}' data-answer='{escape(answer, quote=True)}' data-later='{int(later)}'"

@@ -86,7 +86,10 @@ def _sides(values: list[float]) -> list[str]:
     """Where each number stands: off the line that comes from the left and goes to the right."""
     found = []
     for place, value in enumerate(values):
-        falls = place > 0 and values[place - 1] > value
+        if place == 0:
+            found.append("top center")
+            continue
+        falls = values[place - 1] > value
         rises = place + 1 < len(values) and values[place + 1] > value
         found.append(("bottom center" if rises else "top right") if falls else "top left" if rises else "top center")
     return found

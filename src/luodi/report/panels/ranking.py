@@ -44,10 +44,9 @@ def _target(answers: Answers) -> str:
         f"<div><h3>{title}</h3>{_chart(answers, curves, axes, what)}{_said(answers, curves, what)}</div>"
         for title, what, curves, axes in parts
     )
-    many = (
-        "Thin lines are the labels, each against the rest; the strong line is their average. " if len(shown) > 1 else ""
-    )
-    return f"<p class='note'>{many}Hover for names.</p><div class='split'>{charts}</div>"
+    many = "Thin lines are the labels, each against the rest; the strong line is their average. Hover for names."
+    note = f"<p class='note'>{many}</p>" if len(shown) > 1 else ""
+    return f"{note}<div class='split'>{charts}</div>"
 
 
 def _chart(answers: Answers, curves: dict[int, Curve], axes: tuple[str, str], what: str) -> str:

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 from luodi.core.evidence import Measure
 from luodi.report.panel import chip
-from luodi.report.units import Column, bounds, duration, three
+from luodi.report.table import SIGNS
+from luodi.report.units import Column, bounds, duration, signed, three
 from luodi.report.view import View
 
 STATES = {"met": "better", "missed": "worse", "undecided": "undecided", "not measured": "undecided"}
@@ -70,11 +71,10 @@ def _card(view: View, column: Column) -> str:
     (first, before), (last, now) = series[0], series[-1]
     interval = f" <small>{bounds(now)}</small>" if column.metric else ""
     unit = f" <small>{escape(column.unit)}</small>" if column.unit else ""
-    came = (
-        f"from <b>{three(before.value)}</b> after {escape(first.name)}{_times(column, before, now)}"
-        if len(series) > 1
-        else ""
-    )
+    came = "the first model of this run<span></span>"
+    if len(series) > 1:
+        moved = _moved(column, [measure for _, measure in series])
+        came = f"from <b>{three(before.value)}</b> after {escape(first.name)}<span>{moved}</span>"
     return (
         f"<div class='figure'><div class='name'>{escape(column.title)} · {escape(last.form)}</div>"
         f"<div class='big'>{three(now.value)}{unit}{interval}</div><div class='from'>{came}</div>"
@@ -82,16 +82,28 @@ def _card(view: View, column: Column) -> str:
     )
 
 
+def _moved(column: Column, series: list[Measure]) -> str:
+    """What became of it since the first model, said only as far as it is certain."""
+    before, now = series[0], series[-1]
+    if not column.metric:
+        return _times(column, before, now)
+    verdicts = {measure.verdict for measure in series[1:]} - {"same"}
+    if not verdicts:
+        return "= the same"
+    off = signed(now.value - before.value)
+    if len(verdicts) == 1 and (only := verdicts.pop()) in ("better", "worse"):  # every step that counts went that way
+        return f"<span class='{only}-text'>{off} {SIGNS[only]} {only}</span>"
+    return f"{off} over {len(series) - 1} steps"
+
+
 def _times(column: Column, before: Measure, now: Measure) -> str:
     """How many times smaller or larger, said only when the two intervals do not touch."""
-    if column.metric or min(before.value, now.value) <= 0:
-        return ""
     words = {"ms": ("faster", "slower")}.get(column.unit, ("smaller", "larger"))
-    if now.high < before.low:
-        return f", <span class='better-text'>{three(before.value / now.value)}× {words[0]}</span>"
-    if now.low > before.high:
-        return f", <span class='worse-text'>{three(now.value / before.value)}× {words[1]}</span>"
-    return ", no clear difference"
+    if min(before.value, now.value) > 0 and now.high < before.low:
+        return f"<span class='better-text'>{three(before.value / now.value)}× {words[0]}</span>"
+    if min(before.value, now.value) > 0 and now.low > before.high:
+        return f"<span class='worse-text'>{three(now.value / before.value)}× {words[1]}</span>"
+    return "no clear difference"
 
 
 def _spark(values: list[float]) -> str:

@@ -1,153 +1,86 @@
-// A black board to draw on with a pen, a finger or a mouse, or to drop a picture on.
-import { make, say, whenSpoken } from "./words.js";
+// A black board for an image column of one channel: draw on it, or give it a picture.
 import { acceptFiles, asPng, fileToBase64, framed } from "./picture.js";
-
-const BRUSH = 0.078; // of the board's side: about the stroke of a pen-written digit
-const SIDE = 560; // drawn at twice the usual size on screen, so that it stays sharp
+import { Slate } from "./slate.js";
+import { make, say, whenSpoken } from "./words.js";
 
 export function board(column, changed) {
   const [, height, width] = column.shape;
-  const ratio = height / width;
+  const parts = build(column.name, width, height);
+  let file = null; // the base64 of an uploaded file, which is sent as it is
+  const slate = new Slate(parts.canvas, height / width, finish);
+
+  // The picture at the column's own size: what the person sees in small is what is sent.
+  function finish() {
+    if (!slate.bitmap) file = null;
+    const glass = parts.seen.getContext("2d");
+    glass.clearRect(0, 0, width, height);
+    if (!slate.empty) glass.drawImage(framed(parts.canvas, width, height, parts.centre.checked && !file), 0, 0);
+    tell();
+    changed();
+  }
+
+  function tell() {
+    parts.hint.hidden = !slate.empty;
+    parts.undo.disabled = !slate.strokes.length;
+    parts.clear.disabled = slate.empty;
+    parts.centreLabel.hidden = file !== null;
+    parts.seenWords.textContent = say(file ? "seen_file" : "seen", { size: `${width} × ${height}` });
+  }
+
+  parts.canvas.addEventListener("drawing", () => (parts.hint.hidden = true));
+  parts.undo.addEventListener("click", () => slate.undo());
+  parts.clear.addEventListener("click", () => slate.wipe());
+  parts.centre.addEventListener("change", finish);
+  acceptFiles(parts.frame, parts.picker, async (given, bitmap) => {
+    file = await fileToBase64(given);
+    slate.show(bitmap);
+  });
+  whenSpoken(() => {
+    parts.speak();
+    tell();
+  });
+  return {
+    element: parts.element,
+    // null: nothing is drawn yet
+    value: () => (slate.empty ? null : (file ?? asPng(parts.seen))),
+    clear: () => slate.wipe(),
+  };
+}
+
+function build(name, width, height) {
   const canvas = make("canvas", "board");
-  canvas.width = SIDE;
-  canvas.height = Math.round(SIDE * ratio);
   canvas.setAttribute("role", "img");
   const hint = make("span", "hint");
-  const slate = make("div", "slate", [canvas, hint]);
-  slate.style.aspectRatio = `${width} / ${height}`;
-  const undo = make("button");
-  const clear = make("button");
-  const centre = make("input");
-  const centreWords = make("span");
-  const seen = make("canvas", "seen");
-  const seenWords = make("span", "seen-words");
+  const frame = make("div", "slate", [canvas, hint]);
+  frame.style.aspectRatio = `${width} / ${height}`;
+  const [clear, undo] = [button(`clear-${name}`), button(`undo-${name}`)];
   const picker = make("input");
-  const upload = make("label", "button");
+  [picker.type, picker.accept] = ["file", "image/*"];
   const uploadWords = make("span");
-  const pen = canvas.getContext("2d", { willReadFrequently: true });
-  let strokes = [];
-  let picture = null; // {bitmap, base64}: an uploaded file is sent as it is
-  for (const button of [undo, clear]) button.type = "button";
-  undo.id = `undo-${column.name}`;
-  clear.id = `clear-${column.name}`;
-  centre.type = "checkbox";
-  centre.checked = true;
-  picker.type = "file";
-  picker.accept = "image/*";
-  upload.append(picker, uploadWords);
+  const upload = make("label", "button", [picker, uploadWords]);
+  const centre = make("input");
+  [centre.type, centre.checked] = ["checkbox", true];
+  const centreWords = make("span");
+  const centreLabel = make("label", "check", [centre, centreWords]);
+  const seen = make("canvas", "seen");
   [seen.width, seen.height] = [width, height];
-  whenSpoken(() => {
+  const seenWords = make("span", "seen-words");
+  const tools = make("div", "buttons", [clear, undo, upload]);
+  const view = make("div", "seen-row", [seen, make("div", "seen-side", [seenWords, centreLabel])]);
+  const element = make("div", "drawing", [frame, tools, view]);
+  function speak() {
     hint.textContent = say("draw_here");
     canvas.setAttribute("aria-label", say("draw_here"));
     undo.textContent = say("undo");
     clear.textContent = say("clear");
     uploadWords.textContent = say("upload");
     centreWords.textContent = say("centre");
-    tell();
-  });
-
-  function tell() {
-    seenWords.textContent = say(picture ? "seen_file" : "seen", { size: `${width} × ${height}` });
-    centre.parentElement?.toggleAttribute("hidden", picture !== null);
   }
+  return { canvas, hint, frame, clear, undo, picker, centre, centreLabel, seen, seenWords, element, speak };
+}
 
-
-  function paint() {
-    pen.fillStyle = "#000";
-    pen.fillRect(0, 0, canvas.width, canvas.height);
-    if (picture) {
-      const scale = Math.min(canvas.width / picture.bitmap.width, canvas.height / picture.bitmap.height);
-      const [across, down] = [picture.bitmap.width * scale, picture.bitmap.height * scale];
-      pen.imageSmoothingEnabled = scale < 1;
-      pen.drawImage(picture.bitmap, (canvas.width - across) / 2, (canvas.height - down) / 2, across, down);
-    }
-    pen.strokeStyle = pen.fillStyle = "#fff";
-    pen.lineWidth = SIDE * BRUSH;
-    pen.lineCap = pen.lineJoin = "round";
-    for (const stroke of strokes) line(stroke);
-    const empty = !strokes.length && !picture;
-    hint.hidden = !empty;
-    undo.disabled = !strokes.length;
-    clear.disabled = empty;
-    slate.parentElement?.classList.toggle("is-empty", empty);
-  }
-
-  // Through the middles of the points, so that a fast hand leaves curves and no corners.
-  function line(points) {
-    pen.beginPath();
-    pen.moveTo(...points[0]);
-    for (let index = 1; index < points.length - 1; index += 1) {
-      const [[x, y], [nextX, nextY]] = [points[index], points[index + 1]];
-      pen.quadraticCurveTo(x, y, (x + nextX) / 2, (y + nextY) / 2);
-    }
-    pen.lineTo(...points.at(-1));
-    pen.stroke();
-  }
-
-  function place(event) {
-    const box = canvas.getBoundingClientRect();
-    return [((event.clientX - box.left) / box.width) * canvas.width, ((event.clientY - box.top) / box.height) * canvas.height];
-  }
-
-  let drawing = null;
-  canvas.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0 || drawing !== null) return;
-    event.preventDefault();
-    canvas.setPointerCapture(event.pointerId);
-    if (picture) [picture, strokes] = [null, []];
-    drawing = event.pointerId;
-    strokes.push([place(event)]);
-    paint();
-  });
-  canvas.addEventListener("pointermove", (event) => {
-    if (event.pointerId !== drawing) return;
-    const moves = event.getCoalescedEvents?.() ?? [];
-    strokes.at(-1).push(...(moves.length ? moves : [event]).map(place));
-    paint();
-  });
-  for (const end of ["pointerup", "pointercancel"]) {
-    canvas.addEventListener(end, (event) => {
-      if (event.pointerId !== drawing) return;
-      drawing = null;
-      finish();
-    });
-  }
-
-  // The picture at the column's own size: what the person sees in small is what is sent.
-  function finish() {
-    paint();
-    const ink = !strokes.length && !picture ? null : framed(canvas, width, height, centre.checked && !picture);
-    const glass = seen.getContext("2d");
-    glass.clearRect(0, 0, width, height);
-    if (ink) glass.drawImage(ink, 0, 0);
-    tell();
-    changed();
-  }
-
-  function wipe() {
-    [strokes, picture] = [[], null];
-    finish();
-  }
-
-  undo.addEventListener("click", () => {
-    strokes.pop();
-    finish();
-  });
-  clear.addEventListener("click", wipe);
-  centre.addEventListener("change", finish);
-  acceptFiles(slate, picker, async (file, bitmap) => {
-    picture = { bitmap, base64: await fileToBase64(file) };
-    strokes = [];
-    finish();
-  });
-  const tools = make("div", "buttons", [clear, undo, upload]);
-  const view = make("div", "seen-row", [seen, make("div", "seen-side", [seenWords, make("label", "check", [centre, centreWords])])]);
-  const element = make("div", "drawing", [slate, tools, view]);
-  paint();
-  return {
-    element,
-    // null: nothing is drawn yet
-    value: () => (picture ? picture.base64 : strokes.length ? asPng(seen) : null),
-    clear: wipe,
-  };
+function button(id) {
+  const one = make("button");
+  [one.type, one.id] = ["button", id];
+  return one;
 }

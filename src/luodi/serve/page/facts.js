@@ -26,7 +26,7 @@ function quality(name, measure) {
   const write = SHARES.test(name) ? share : (value) => figure(value, 4);
   const short = name.includes(".") ? name.slice(name.indexOf(".") + 1) : name;
   const range = `${write(measure.low)} – ${write(measure.high)}`;
-  return fact(short, write(measure.value), range, say("count_rows", { count: figure(measure.count, 6) }));
+  return fact(short === "accuracy" ? say(short) : short, write(measure.value), range, say("count_rows", { count: figure(measure.count, 6) }));
 }
 
 function latency(measure) {

@@ -1,6 +1,7 @@
 // The page's words in two languages. say(key, facts) fills {name} with facts.name.
 const WORDS = {
   en: {
+    accuracy: "Accuracy",
     answer: "Answer",
     ask_draw: "Draw or drop a picture",
     ask_picture: "Choose a picture",
@@ -37,6 +38,7 @@ const WORDS = {
     upload: "Upload",
   },
   zh: {
+    accuracy: "准确率",
     answer: "答案",
     ask_draw: "画一个，或拖入图片",
     ask_picture: "选择一张图片",

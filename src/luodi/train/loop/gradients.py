@@ -27,27 +27,32 @@ def mean_loss(losses: Losses) -> Tensor:
     return total
 
 
-def backward(objective: Objective, model: nn.Module, batches: Sequence[Pair], world: int) -> Tensor:
-    """Sets every parameter's gradient for one update; returns the loss, detached."""
+def backward(
+    objective: Objective, model: nn.Module, parameters: Sequence[nn.Parameter], batches: Sequence[Pair], world: int
+) -> Tensor:
+    """Sets the gradients of these parameters of the model for one update; returns the loss, detached."""
+    for parameter in parameters:
+        parameter.grad = None
     if len(batches) == 1 and world == 1:
         loss = mean_loss(objective(model, *batches[0]))
         loss.backward()
         return loss.detach()
-    return _accumulated(objective, model, batches, world)
+    return _accumulated(objective, model, parameters, batches, world)
 
 
-def _accumulated(objective: Objective, model: nn.Module, batches: Sequence[Pair], world: int) -> Tensor:
+def _accumulated(
+    objective: Objective, model: nn.Module, parameters: Sequence[nn.Parameter], batches: Sequence[Pair], world: int
+) -> Tensor:
     """Exact for several names with different weights: each name's gradients are summed before they are divided."""
     import torch
 
-    trained = [p for p in model.parameters() if p.requires_grad]
     summed: dict[str, list[Tensor]] = {}  # name -> [summed losses, summed weights, gradient of each parameter...]
     shares: dict[str, float] = {}
     for inputs, truth in batches:
         losses = objective(model, inputs, truth)
         for place, (name, (each, weights, share)) in enumerate(losses.items()):
             total, more = each.sum(), place + 1 < len(losses)
-            found = torch.autograd.grad(total, trained, retain_graph=more, allow_unused=True, materialize_grads=True)
+            found = torch.autograd.grad(total, parameters, retain_graph=more, allow_unused=True, materialize_grads=True)
             new = [total.detach(), weights.sum().detach(), *found]
             old = summed.get(name)
             summed[name] = new if old is None else [a + b for a, b in zip(old, new, strict=True)]
@@ -57,7 +62,7 @@ def _accumulated(objective: Objective, model: nn.Module, batches: Sequence[Pair]
             for tensor in tensors:
                 torch.distributed.all_reduce(tensor)
     scales = {name: shares[name] / tensors[1].clamp(min=SMALLEST) for name, tensors in summed.items()}
-    for at, parameter in enumerate(trained):
+    for at, parameter in enumerate(parameters):
         parameter.grad = sum_of([tensors[at + 2] * scales[name] for name, tensors in summed.items()])
     return sum_of([tensors[0] * scales[name] for name, tensors in summed.items()])
 
