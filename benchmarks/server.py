@@ -60,7 +60,7 @@ def main() -> None:
     else:
         with tempfile.TemporaryDirectory() as scratch:
             bundle = asked.bundle or fresh(Path(scratch) / "digits" / "bundle", asked.form)
-            compare(bundle, asked.form, pairs=4 if asked.quick else 20, seconds=0.8 if asked.quick else 2.0)
+            compare(bundle, asked.form, *((4, 0.8, 13.0) if asked.quick else (20, 2.0, 150.0)))
 
 
 def fresh(path: Path, form: str) -> Path:
@@ -180,8 +180,8 @@ def load(port: int, body: str, connections: int, seconds: float) -> dict[str, An
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-def compare(bundle: Path, form: str, pairs: int, seconds: float) -> None:
-    """Prints a line a server and number of connections, then the ratios."""
+def compare(bundle: Path, form: str, pairs: int, seconds: float, most: float) -> None:
+    """Prints a line for each server and level, then the ratios; no pair begins after `most` seconds of a level."""
     from luodi.core.bundle import Bundle
 
     opened = Bundle.load(bundle, form=form, check=False)
@@ -191,38 +191,45 @@ def compare(bundle: Path, form: str, pairs: int, seconds: float) -> None:
         servers = {"luodi": ours, "plain": theirs}
         for each in servers.values():
             load(each.port, body, 4, 0.5)  # warm
-        ratios = [one_level(servers, body, connections, pairs, seconds) for connections in CONNECTIONS]
+        ratios = [one_level(servers, body, connections, pairs, seconds, most) for connections in CONNECTIONS]
     print("luodi / plain FastAPI, requests a second: " + "; ".join(ratios))
 
 
-def one_level(servers: dict[str, Running], body: str, connections: int, pairs: int, seconds: float) -> str:
-    """Interleaved bursts at one number of connections; the ratio with its interval, in words."""
-    import numpy as np
-
-    rates: dict[str, list[float]] = {name: [] for name in servers}
-    times: dict[str, list[float]] = {name: [] for name in servers}
-    used = dict.fromkeys(servers, 0.0)
-    shares: list[float] = []
+def one_level(servers: dict[str, Running], body: str, connections: int, pairs: int, seconds: float, most: float) -> str:
+    """Interleaved bursts at one number of connections, then what they showed."""
+    bursts: dict[str, list[dict[str, Any]]] = {name: [] for name in servers}
+    began = time.monotonic()
     for pair in range(pairs):
+        if pair > 1 and time.monotonic() - began > most:
+            break
         for name in sorted(servers, reverse=bool(pair % 2)):
             before = servers[name].cpu()
             found = load(servers[name].port, body, connections, seconds)
-            used[name] += servers[name].cpu() - before
-            rates[name].append(len(found["times"]) / found["seconds"])
-            times[name] += found["times"]
-            shares.append(found["cpu"])
-    for name in servers:
-        middle, p95, p99 = np.percentile(times[name], [50, 95, 99])
+            bursts[name].append({**found, "used": servers[name].cpu() - before})
+    return told(connections, bursts)
+
+
+def told(connections: int, bursts: dict[str, list[dict[str, Any]]]) -> str:
+    """Prints a line for each server; returns the ratio of requests a second with its interval, in words."""
+    import numpy as np
+
+    rates, costs = {}, {}
+    for name, each in bursts.items():
+        times = [value for burst in each for value in burst["times"]]
+        rates[name] = np.asarray([len(burst["times"]) / burst["seconds"] for burst in each])
+        costs[name] = sum(burst["used"] for burst in each) / len(times) * 1000
+        p50, p95, p99 = np.percentile(times, [50, 95, 99])
         print(
-            f"{connections:>3} connections  {name:<6} {np.median(rates[name]):8.0f} requests/s   p50 {middle:.2f} ms  "
-            f"p95 {p95:.2f} ms  p99 {p99:.2f} ms  {used[name] / len(times[name]) * 1000:.2f} ms of CPU a request"
+            f"{connections:>3} connections  {name:<6} {np.median(rates[name]):8.0f} requests/s   p50 {p50:.2f} ms  "
+            f"p95 {p95:.2f} ms  p99 {p99:.2f} ms  {costs[name]:.2f} ms of CPU a request"
         )
-    print(f"{'':16} load generator: {np.mean(shares):.0%} of a core")
-    each = np.asarray(rates["luodi"]) / np.asarray(rates["plain"])
-    dice = np.random.default_rng(0)
-    drawn = np.median(dice.choice(each, (2000, pairs)), axis=1)
+    share = np.mean([burst["cpu"] for each in bursts.values() for burst in each])
+    cost = costs["luodi"] / costs["plain"]
+    print(f"{'':16} luodi takes {cost:.2f} times the CPU of plain; load generator: {share:.0%} of a core")
+    ratios = rates["luodi"] / rates["plain"]
+    drawn = np.median(np.random.default_rng(0).choice(ratios, (2000, len(ratios))), axis=1)
     low, high = np.percentile(drawn, [2.5, 97.5])
-    return f"{connections} connections {np.median(each):.2f} [{low:.2f}, {high:.2f}]"
+    return f"{connections} connections {np.median(ratios):.2f} [{low:.2f}, {high:.2f}] of {len(ratios)} pairs"
 
 
 if __name__ == "__main__":

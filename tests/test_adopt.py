@@ -347,7 +347,7 @@ def test_bgr_and_alpha_that_is_left_off():
     laid = resolve("fields", {"image": plain}).encode([value])[""]
     assert laid[0, :, 0, 0].tolist() == pytest.approx([227, 127, 172], abs=1)
     for wrong in ({"resize_to": 9, "aspect": "pad"}, {"channels": 1, "order": "bgr"}):
-        with pytest.raises(LuodiError, match="leave `aspect`|needs `channels: 3`"):
+        with pytest.raises(LuodiError, match=r"leave `aspect`|needs `channels: 3`"):
             resolve("fields", {"image": wrong})
 
 

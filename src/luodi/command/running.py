@@ -11,6 +11,7 @@ from luodi.command.terminal import Terminal
 from luodi.core.bundle import Bundle
 from luodi.core.engine import Result
 from luodi.core.engine import run as run_engine
+from luodi.core.evidence import plain
 from luodi.core.recipe import Recipe
 
 
@@ -51,8 +52,8 @@ def _machine_readable(result: Result) -> dict[str, object]:
     return {
         "run": str(result.folder),
         "bundle": str(result.bundle),
-        "evidence": [one.model_dump(mode="json") for one in result.evidence],
-        "limits": [one.model_dump(mode="json") for one in result.verdicts],
+        "evidence": [plain(one) for one in result.evidence],
+        "limits": [plain(one) for one in result.verdicts],
         "done": result.done,
         "kept": result.kept,
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from luodi.core import atomic, catalog, keys, measure, records, statistics, store, words
-from luodi.core.evidence import Change, Evidence, Measure
+from luodi.core.evidence import Change, Evidence, Measure, plain
 from luodi.core.thing import make
 from luodi.core.weights import touched
 from luodi.core.work import Place, Work, answers, held_out
@@ -40,7 +40,7 @@ def _measuring_key(work: Work, before: Place) -> dict[str, Any]:
     past = before.evidence[-1] if before.evidence else None
     return {
         "budget": work.budget.model_dump(), "threads": work.recipe.threads.serve, "sources": sources,
-        "before": past.model_dump(mode="json") if past else None,
+        "before": plain(past) if past else None,
     }  # fmt: skip
 
 
@@ -129,7 +129,8 @@ def losses(work: Work, evidence: tuple[Evidence, ...]) -> dict[str, Change]:
         change = one.change
         assert change is not None
         up = better.get(name) == "higher"
-        lost[name] = Change(value=-change.value, low=-change.high, high=-change.low) if up else change
+        # 0 - x, not -x: nothing lost must not read as -0
+        lost[name] = Change(value=0 - change.value, low=0 - change.high, high=0 - change.low) if up else change
     return lost
 
 

@@ -13,7 +13,7 @@ from luodi.core.appraise import evidence_of, losses, remove_unused
 from luodi.core.bundle import Bundle
 from luodi.core.child import Nursery
 from luodi.core.errors import LuodiError, Refused
-from luodi.core.evidence import Evidence
+from luodi.core.evidence import Evidence, plain
 from luodi.core.folder import Listener, RunFolder, quiet
 from luodi.core.recipe import Recipe
 from luodi.core.run import Run
@@ -48,6 +48,8 @@ def run(
 ) -> Result:  # fmt: skip
     """Runs a recipe in `out/<name>`; a step whose key is unchanged is not done again. Raises Refused before work."""
     trust = (*trust, *own_names([recipe.task, recipe.data, recipe.model, recipe.steps]))  # who names it trusts it
+    if isinstance(recipe.task, Task):
+        refuse_all(recipe, Bundle(task=recipe.task, config=recipe.model), known=False)  # before anything is fetched
     chosen = device.choose(recipe.device)
     threads = recipe.threads.train or device.cores()
     folder = RunFolder(Path(out) / (recipe.name + (".rehearsal" if rehearse else "")), listener)
@@ -62,13 +64,13 @@ def run(
         return _steps(work, start)
 
 
-def refuse_all(recipe: Recipe, start: Bundle) -> None:
-    """Raises Refused with every problem of order, conflict or missing extras, and LuodiError for a limit on a metric
-    that the task does not have."""
+def refuse_all(recipe: Recipe, start: Bundle, *, known: bool = True) -> None:
+    """Raises Refused with every problem of order, conflict or missing extras, or of the model once the rows are
+    `known`, and LuodiError for a limit on a metric that the task does not have."""
     found = check.problems(recipe, start.task, start.config, start.facts)
     for metric in recipe.limits.drop:
         limits.full_name(metric, list(start.task.metrics()))
-    built = check.build_problem(start)
+    built = check.build_problem(start) if known else None
     found += [built] if built else []
     if found:
         raise Refused("the recipe cannot be run:\n" + "\n".join(f"  {one}" for one in found))
@@ -182,7 +184,7 @@ def _finish(work: Work, place: Place, used: list[str], done: int) -> Result:
     lost = losses(work, place.evidence) if work.recipe.limits.drop else {}
     last = named[-1] if named else place.evidence[-1]  # without figures every limit is "not measured"
     verdicts = tuple(limits.judge(work.recipe.limits, last, lost))
-    atomic.write_json(folder.path / "limits.json", [one.model_dump(mode="json") for one in verdicts])
+    atomic.write_json(folder.path / "limits.json", [plain(one) for one in verdicts])
     folder.sweep(set(used) if work.recipe.keep == "all" else {used[-1]})
     remove_unused(work, place.evidence, rows)
     kept = len(work.recipe.steps) - done

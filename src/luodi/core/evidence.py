@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 Verdict = Literal["better", "worse", "same", "undecided"]
+
+
+def plain(model: BaseModel) -> Any:
+    """A model as strict JSON data: what is not finite is a text."""
+    return json.loads(model.model_dump_json())
 
 
 class Change(BaseModel):

@@ -21,7 +21,7 @@ import numpy as np
 
 from luodi.core import records, statistics
 from luodi.core.bundle import Bundle
-from luodi.core.evidence import Measure
+from luodi.core.evidence import Measure, plain
 from luodi.core.predictor import Predictor
 from luodi.core.rows import Rows
 from luodi.core.run import Run
@@ -52,7 +52,7 @@ def assess(
         same = before_records is not None and before_rows == result["rows"]  # other rows: not comparable
         past = records.read(Path(before_records)) if before_records is not None and same else None
         measures |= score(predictor, exam, past, budget["resamples"])
-    return {**result, "measures": {name: measure.model_dump(mode="json") for name, measure in measures.items()}}
+    return {**result, "measures": {name: plain(measure) for name, measure in measures.items()}}
 
 
 def score(predictor: Predictor, exam: Any, past: Any, resamples: int) -> dict[str, Measure]:

@@ -205,7 +205,10 @@ def load(
 
 
 def _read(path: Path, head: Mapping[str, Any], trust: Trust) -> Bundle:
-    origin: dict[str, Any] | None = head["origin"]
+    said: Any = head["origin"]
+    origin = (
+        Origin(said["source"], said["fingerprint"], tuple(said["steps"]), said["most"], said["own"]) if said else None
+    )
     evidence = json.loads((path / "evidence" / "evidence.json").read_text(encoding="utf-8"))
     config: Any = make("models", head["config"], trust) if head["config"] is not None else None
     task: Any = make("tasks", head["task"], trust)
@@ -217,7 +220,7 @@ def _read(path: Path, head: Mapping[str, Any], trust: Trust) -> Bundle:
         task=task,
         config=config,
         parts={name: load(path / "parts" / name, trust=trust.names) for name in head["parts"]},
-        data=Data({}, Origin(**{**origin, "steps": tuple(origin["steps"])})) if origin else None,
+        data=Data({}, origin) if origin else None,
         edits=edits,
         forms={
             name: Form.model_validate({**form, "folder": path / "forms" / form["folder"]})

@@ -48,12 +48,13 @@ def _quality(name: str, measure: Measure, better: Mapping[str, str]) -> str:
         return f"{short} {value}"
     change = measure.change
     unit = (lambda v: f"{v * 100:+.1f}") if share else (lambda v: f"{v:+.3g}")
-    size = f"{unit(change.value)}{' points' if share else ''} ({unit(change.low)} to {unit(change.high)})"
+    points = " points" if share else ""
+    size = f"{unit(change.value)}{points} ({unit(change.low)} to {unit(change.high)})"
     if measure.verdict == "same":
         return f"{short} unchanged"
     if measure.verdict == "undecided":
         return f"{short} {size}: no difference shown"
-    return f"{short} {measure.verdict} by {size}"
+    return f"{short} {size}: {measure.verdict}"
 
 
 def _cost(name: str, measure: Measure) -> str:

@@ -16,7 +16,7 @@ from luodi.core.evidence import Change, Evidence, Measure
 from luodi.core.task import Exam, Task
 from luodi.core.thing import Trust, make
 from luodi.report.table import SIGNS
-from luodi.report.units import bounds, column_of, signed, three
+from luodi.report.units import bounds, column_of, data, signed, three
 from luodi.report.view import evidence_of
 
 SHOWN, RESAMPLES = 10, 400  # flipped examples listed a side; bootstrap resamples
@@ -233,9 +233,9 @@ def as_json(found: Comparison) -> dict[str, Any]:
     }
     measures = {
         one.name: {
-            "first": one.first and one.first.model_dump(mode="json"),
-            "second": one.second and one.second.model_dump(mode="json"),
-            "change": one.change and one.change.model_dump(mode="json"),
+            "first": data(one.first),
+            "second": data(one.second),
+            "change": data(one.change),
             "verdict": one.verdict,
         }
         for one in found.differences

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from html import escape
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from luodi.core import atomic, catalog
 from luodi.report.panel import Panel
+from luodi.report.units import data
 from luodi.report.view import View
 
 HERE = Path(__file__).parent
@@ -61,7 +61,7 @@ def page(view: View) -> str:
 
 def report(view: View) -> dict[str, Any]:
     """Everything the page shows, for machines."""
-    evidence = [json.loads(one.model_dump_json()) for one in view.evidence]  # what is not finite becomes a text
+    evidence = [data(one) for one in view.evidence]
     return {
         "name": view.name,
         "rehearsal": view.rehearsal,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from luodi.core.evidence import Evidence, Measure
 from luodi.report.markdown import grid
-from luodi.report.units import Column, bounds, column_of, share, signed, three
+from luodi.report.units import Column, bounds, column_of, data, share, signed, three
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -53,7 +53,7 @@ class Table:
             {
                 "number": line.number, "step": line.step, "form": line.form, "words": list(line.words),
                 "rehearsal": line.rehearsal,
-                "measures": {c.name: _json(line.measures.get(c.name)) for c in self.columns},
+                "measures": {c.name: data(line.measures.get(c.name)) for c in self.columns},
             }
             for line in self.lines
         ]  # fmt: skip
@@ -168,10 +168,6 @@ def print_table(
 def metrics(names: Iterable[str]) -> list[str]:
     """The task's own metrics among measure names, the main one first."""
     return [name for name in names if "." in name]
-
-
-def _json(measure: Measure | None) -> Any:
-    return None if measure is None else measure.model_dump(mode="json")
 
 
 def _cell(measure: Measure | None) -> str:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
-from luodi.core.evidence import Measure
+from pydantic import BaseModel
+
+from luodi.core.evidence import Measure, plain
 
 # Measures that every bundle can have: name -> (title, unit, short title). All others are "<target>.<metric>".
 COMMON: dict[str, tuple[str, str, str]] = {
@@ -84,6 +87,11 @@ def share(measure: Measure) -> str:
     return (
         f"{100 * measure.change.value / abs(before):+.0f}%".replace("-0%", "0%").replace("+0%", "0%") if before else ""
     )
+
+
+def data(value: BaseModel | None) -> Any:
+    """A measure or evidence as strict JSON data: what is not finite is a text."""
+    return None if value is None else plain(value)
 
 
 def duration(seconds: float) -> str:

@@ -61,7 +61,7 @@ class Train(Step):
         return None
 
     def forecast(self, outlook: Outlook) -> Forecast:
-        """Three forwards' work for forward and backward; four times the weights for weights, gradients and two moments."""
+        """Forward and backward are the work of three forwards; weights, gradients and two moments are held."""
         from luodi.core.outlook import FLOPS_A_CORE, Forecast
 
         work = 3 * outlook.flops * outlook.rows * self.epochs

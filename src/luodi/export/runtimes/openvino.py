@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 FILE = "model.xml"
 # By default OpenVINO may compute in bfloat16 and round the activations of int8 weights.
 EXACT: dict[str, Json] = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+# Pinned to a core, every process would wait for the same one: p50 0.85 instead of 0.39 ms on a busy machine.
+LATENCY = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "ENABLE_CPU_PINNING": "NO"}
 
 
 class Openvino(Runtime):
@@ -53,11 +55,8 @@ class Openvino(Runtime):
 
     def open(self, folder: Path, properties: Mapping[str, Json], threads: int) -> Forward:
         openvino = require("openvino", "openvino")
-        compiled = openvino.Core().compile_model(
-            folder / FILE,
-            "CPU",
-            {**properties, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": str(threads)},
-        )
+        settings = {**properties, **LATENCY, "INFERENCE_NUM_THREADS": str(threads)}
+        compiled = openvino.Core().compile_model(folder / FILE, "CPU", settings)
         return _Forward(compiled, openvino.Tensor)
 
 

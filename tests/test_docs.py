@@ -1,0 +1,287 @@
+"""Every block of the documentation is run, rehearsed: commands, recipes, Python. One test a page; state carries over
+within a page. What the pages show as output is compared with what comes, numbers aside."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from luodi.core import catalog, yaml
+from luodi.core.recipe import Recipe
+
+ROOT = Path(__file__).parents[1]
+COOKBOOK = ROOT / "docs" / "cookbook"
+INDEX = COOKBOOK / "README.md"
+DELIVERED = "M1 M2 S1 S2 S6 S8 D2 D3 D11 E1 E2 E4 T6 T9 C1 C2 P5".split()
+PAGES = [ROOT / "README.md", ROOT / "docs" / "tour.md", *sorted(set(COOKBOOK.glob("*.md")) - {INDEX})]
+TEXTS = [*PAGES, INDEX, ROOT / "README.zh-CN.md", ROOT / "CHANGELOG.md"]
+WHOLE = {"wine", "wine_rounded"}  # small tables, run in earnest: a rehearsal decides no limit
+LITTLE = "--set measure.seconds=0.5 --set measure.calls=40 --set measure.resamples=100".split()
+# What no test can run: page and first line of the block -> why. The page says it above the block, after "Not run:".
+NOT_RUN = {
+    ("README.md", "$ make demo"): "it installs, and `make test` is what runs this",
+    ("docs/cookbook/load.md", "# clothes_hub.yaml"): "it downloads from the Hugging Face hub",
+    ("docs/cookbook/server_page.md", "$ docker build"): "it builds a container image",
+    ("docs/cookbook/import.md", "$ luodi import google/vit-base-patch16-224"): "it downloads from the Hugging Face hub",
+}
+BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+HEADING = re.compile(r"^(#+) ", re.MULTILINE)
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+SHOWN = re.compile(r"luodi show ([\w]+)")
+NUMBER = re.compile(r"[-+]?\d[\d.,]*(?:e[-+]?\d+)?%?")
+SERVER = "http://127.0.0.1:8000"
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block: its language, its lines, and what stands right above it."""
+
+    kind: str
+    lines: tuple[str, ...]
+    above: str
+    line: int
+
+    @property
+    def first(self) -> str:
+        return self.lines[0]
+
+    @property
+    def file(self) -> str | None:
+        """The file that the block is, if its first line is a comment with a file's name."""
+        found = re.fullmatch(r"# ([\w./]+\.(?:yaml|py))", self.first)
+        return found.group(1) if found else None
+
+    def commands(self) -> list[tuple[str, list[str]]]:
+        """Commands with the lines that are shown below each of them."""
+        if self.kind == "bash":
+            return [("\n".join(self.lines), [])]
+        found: list[tuple[str, list[str]]] = []
+        for line in self.lines:
+            if line.startswith("$ "):
+                found.append((line[2:], []))
+            elif found and not found[-1][1] and found[-1][0].endswith("\\"):
+                found[-1] = (f"{found[-1][0]}\n{line}", [])
+            else:
+                found[-1][1].append(line)
+        return found
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    found = []
+    for match in BLOCK.finditer(text):
+        above = text[: match.start()].rstrip().rpartition("\n\n")[2]
+        lines = tuple(line.removeprefix(match.group(1)) for line in match.group(3).splitlines())
+        found.append(Block(match.group(2), lines, above, text[: match.start()].count("\n") + 1))
+    return found
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+@dataclass
+class Session:
+    """A reader at work in a folder: what was started runs until the page ends."""
+
+    folder: Path
+    cache: Path
+    servers: list[subprocess.Popen[str]] = field(default_factory=list)
+    address: str = SERVER
+
+    @property
+    def around(self) -> dict[str, str]:
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "LUODI_CACHE": str(self.cache), "COLUMNS": "120"}
+
+    def shell(self, command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-c", command], cwd=self.folder, env=self.around, capture_output=True, text=True, timeout=300,
+            check=False,
+        )  # fmt: skip
+
+    def python(self, text: str) -> subprocess.CompletedProcess[str]:
+        text = re.sub(r"\brun\((\w+)\)", rf"run(\1, rehearse=True, cache=Path({str(self.cache)!r}))", text)
+        before = "from pathlib import Path\n"
+        return subprocess.run(
+            [sys.executable, "-c", before + text], cwd=self.folder, env=self.around, capture_output=True, text=True,
+            timeout=300, check=False,
+        )  # fmt: skip
+
+    def rehearsed(self, command: str) -> str:
+        """The command as it is run here: recipes rehearsed (small tables in earnest), servers where they are."""
+        if command.startswith("luodi run "):
+            recipe = Recipe.read(self.folder / command.split()[2])
+            more = LITTLE if recipe.name in WHOLE else ["--rehearse"]
+            command = " ".join([command, *more])
+        return command.replace(SERVER, self.address)
+
+    def linked(self) -> None:
+        """A rehearsal under the name of the run that it stands for."""
+        for path in (self.folder / "runs").glob("*.rehearsal"):
+            name = path.with_name(path.name.removesuffix(".rehearsal"))
+            if not name.exists():
+                name.symlink_to(path.name)
+
+    def serve(self, command: str) -> None:
+        """Starts a server on a free port and waits until it says that it serves."""
+        words = [*re.sub(r"--port \d+", "", command.rstrip("& ")).split(), "--port", "0"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", *words], cwd=self.folder, env=self.around, stdout=subprocess.PIPE, text=True
+        )
+        self.servers.append(process)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("serving ") and " at http://" in line, f"{command}: {line or 'it ended'}"
+        self.address = line.split(" at ")[1].strip()
+        port = int(self.address.rpartition(":")[2])
+        socket.create_connection(("127.0.0.1", port), timeout=10).close()
+
+    def end(self) -> None:
+        for process in self.servers:
+            process.terminate()
+            process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="session")
+def digits_rehearsed(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the recipes and a rehearsal of the digits: what most pages begin from."""
+    folder = tmp_path_factory.mktemp("docs") / "project"
+    shutil.copytree(ROOT / "recipes", folder / "recipes")
+    session = Session(folder, cache)
+    done = session.shell("luodi run recipes/digits.yaml --rehearse")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture
+def session(digits_rehearsed: Path, cache: Path, tmp_path: Path) -> Any:
+    made = Session(tmp_path / "project", cache)
+    shutil.copytree(digits_rehearsed, made.folder, symlinks=True)
+    made.linked()
+    yield made
+    made.end()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_page_runs(page: Path, session: Session) -> None:
+    left = []
+    for block in blocks(page):
+        where = f"{name_of(page)} line {block.line}"
+        if block.above.startswith("Not run:"):
+            left.append(_reason(page, block))
+        elif block.kind in ("console", "bash"):
+            _run_commands(session, block, where)
+        elif block.kind == "yaml":
+            _check_recipe(session, block, where)
+        elif block.kind == "python" and block.file is None:
+            done = session.python("\n".join(block.lines))
+            assert done.returncode == 0, f"{where}:\n{done.stdout}{done.stderr}"
+            session.linked()
+        elif block.kind == "python":
+            (session.folder / str(block.file)).write_text("\n".join(block.lines) + "\n", encoding="utf-8")
+        else:
+            assert block.kind in ("text", "json"), f"{where}: {block.kind} is no kind of block that is checked"
+    assert sorted(left) == sorted(key for key in NOT_RUN if key[0] == name_of(page))
+
+
+def _reason(page: Path, block: Block) -> tuple[str, str]:
+    keys = [key for key in NOT_RUN if key[0] == name_of(page) and block.first.startswith(key[1])]
+    assert len(keys) == 1, f"{name_of(page)} line {block.line}: not run, and not in the list"
+    assert NOT_RUN[keys[0]] in " ".join(block.above.split())
+    return keys[0]
+
+
+def _run_commands(session: Session, block: Block, where: str) -> None:
+    commands = block.commands()
+    code = 0
+    for (command, shown), follows in zip(commands, [*commands[1:], ("", [])], strict=True):
+        if command == "echo $?":
+            assert shown == [str(code)], f"{where}: the exit code is {code}"
+            continue
+        if command.startswith("luodi serve "):
+            session.serve(command)
+            continue
+        done = session.shell(session.rehearsed(command))
+        session.linked()
+        code, said = done.returncode, done.stdout + done.stderr
+        assert code == 0 or follows[0] == "echo $?", f"{where}: {command} ended with {code}:\n{said}"
+        if code or not command.startswith("luodi run "):
+            _compare(shown, said, f"{where}: {command}")
+
+
+def _compare(shown: list[str], said: str, where: str) -> None:
+    """Every line that the page shows was said, numbers aside; `...` stands for anything."""
+    lines = {_plain(line) for line in said.splitlines()}
+    for line in shown:
+        first, dots, _ = line.partition("...")
+        if dots:
+            assert any(one.startswith(_plain(first)) for one in lines), f"{where} no longer says {line!r}:\n{said}"
+        else:
+            assert _plain(line) in lines, f"{where} no longer says {line!r}:\n{said}"
+
+
+def _plain(line: str) -> str:
+    return " ".join(NUMBER.sub("#", line).split())
+
+
+def _check_recipe(session: Session, block: Block, where: str) -> None:
+    """A whole recipe; or steps, or some of a recipe's keys, put into that of the digits."""
+    text = "\n".join(block.lines) + "\n"
+    value: Any = yaml.parse(text, where)
+    inside = Path.cwd()
+    os.chdir(session.folder)  # for things of the reader's own, named by a path
+    try:
+        if isinstance(value, list):
+            whole: Any = yaml.parse((ROOT / "recipes" / "digits.yaml").read_text(encoding="utf-8"))
+            Recipe.of({**whole, "steps": value}, where=where)
+        elif "name" in value:
+            Recipe.of(value, text, where)
+        else:
+            whole = yaml.parse((ROOT / "recipes" / "digits.yaml").read_text(encoding="utf-8"))
+            Recipe.of({**whole, **value}, where=where)
+    finally:
+        os.chdir(inside)
+    if block.file:
+        (session.folder / block.file).write_text(text, encoding="utf-8")
+
+
+def test_every_delivered_row_has_one_page() -> None:
+    titles = {page: page.read_text(encoding="utf-8").splitlines()[0] for page in PAGES if page.parent == COOKBOOK}
+    rows = sorted(title.split()[1] for title in titles.values())
+    assert rows == sorted(DELIVERED)
+    index = INDEX.read_text(encoding="utf-8")
+    for page, title in titles.items():
+        assert f"| [{title.split()[1]}]({page.name}) |" in index, f"{page.name} is not in the index"
+
+
+def test_the_translation_keeps_step() -> None:
+    first, second = (ROOT / name for name in ("README.md", "README.zh-CN.md"))
+    assert [one.lines for one in blocks(first)] == [one.lines for one in blocks(second)]
+    levels = [HEADING.findall(re.sub(BLOCK, "", page.read_text(encoding="utf-8"))) for page in (first, second)]
+    assert levels[0] == levels[1]
+    table = re.compile(r"<!-- table -->.*?<!-- /table -->", re.DOTALL)
+    assert table.findall(first.read_text(encoding="utf-8")) == table.findall(second.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=name_of)
+def test_what_a_page_points_to_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in LINK.findall(re.sub(BLOCK, "", text)):
+        assert target.startswith("http") or (page.parent / target).exists(), f"{name_of(page)}: no {target}"
+    every = {name for slot in catalog.SLOTS for name in catalog.entries(slot)}
+    assert set(SHOWN.findall(text)) <= every | {"NAME"}
+
+
+def test_recipes_are_valid() -> None:
+    for path in sorted((ROOT / "recipes").glob("*.yaml")):
+        assert Recipe.read(path).name == path.stem
