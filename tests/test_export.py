@@ -19,7 +19,7 @@ from small_data import Run, bundle_of, image_rows, images_bundle
 from luodi.core.apply import apply
 from luodi.core.bundle import Bundle
 from luodi.core.catalog import resolve
-from luodi.core.errors import LuodiError, Refused
+from luodi.core.errors import Damaged, LuodiError, Refused
 from luodi.core.form import TOLERANCE
 from luodi.core.source import rows_of
 from luodi.core.thing import WrongThing
@@ -185,6 +185,12 @@ def test_dynamic_int8_is_exported_as_integer_products(picture: Bundle, tmp_path:
         apart(bundle.predictor(to).forward(held_out(bundle)), bundle.predictor("torch").forward(held_out(bundle)))
         < 5e-3
     )
+
+
+def test_an_openvino_form_may_not_bring_other_settings(table: Bundle, tmp_path: Path) -> None:
+    form = table.forms["openvino"]
+    with pytest.raises(Damaged, match="CACHE_DIR"):
+        resolve("runtimes", "openvino").open(form.folder, {**form.properties, "CACHE_DIR": str(tmp_path)}, 1)  # ty: ignore[unresolved-attribute]
 
 
 def test_activations_are_not_quantised_twice(picture: Bundle, tmp_path: Path) -> None:

@@ -98,7 +98,10 @@ def test_pruned_weights_stay_zero_unless_refilled(tmp_path):
         bias[0] = 0
     pruned = first == 0
     start = bundle.fork()
-    kept = trained(bundle, tmp_path / "b", epochs=3, clip=0.5, learning_rate=0.01)
+    notes = []
+    run = Run(tmp_path / "b", log=lambda event, facts: notes.append(facts.get("text")))
+    kept = trained(bundle, tmp_path, run, epochs=3, clip=0.5, learning_rate=0.01)
+    assert "24 pruned weights stay zero (zeros: refill lets them grow again)" in notes
     after = kept.model.layers[0]
     assert torch.equal(after.weight == 0, pruned) and after.bias[0] != 0
     assert not torch.equal(after.weight, start.model.layers[0].weight)

@@ -74,7 +74,8 @@ def _folder(source: str) -> tuple[Path, str | None]:
     try:
         folder = Path(hub.snapshot_download(source, allow_patterns=list(WANTED)))
     except (OSError, ValueError) as error:
-        raise LuodiError(f"cannot fetch {source} from the hub, and there is no such folder here: {error}") from error
+        why = str(error).split("\n", 1)[0]
+        raise LuodiError(f"there is no folder {source} here, and it cannot be fetched from the hub: {why}") from error
     return folder, folder.name
 
 

@@ -205,10 +205,8 @@ def load(
 
 
 def _read(path: Path, head: Mapping[str, Any], trust: Trust) -> Bundle:
-    said: Any = head["origin"]
-    origin = (
-        Origin(said["source"], said["fingerprint"], tuple(said["steps"]), said["most"], said["own"]) if said else None
-    )
+    was: Any = head["origin"]
+    origin = Origin(was["source"], was["fingerprint"], tuple(was["steps"]), was["most"], was["own"]) if was else None
     evidence = json.loads((path / "evidence" / "evidence.json").read_text(encoding="utf-8"))
     config: Any = make("models", head["config"], trust) if head["config"] is not None else None
     task: Any = make("tasks", head["task"], trust)

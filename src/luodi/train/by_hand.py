@@ -76,18 +76,18 @@ class ByHand(Step):
             raise LuodiError(f"by_hand: {objection}")
         if run.world > 1:
             raise LuodiError("by_hand: arrays are not shared among processes; run it in one")
-        run = replace(run, device="cpu")
+        run, zeros = replace(run, device="cpu"), self.zeros if bundle.model is not None else "refill"
         bundle = bundle.ready(run)
         assert bundle.model is not None
         bundle.model.to("cpu")
         checkpoint = Checkpoint(run.out / "checkpoint", identity(self, bundle, run), self.checkpoint_seconds)
-        state = self._fit(bundle, run, checkpoint)
+        state = self._fit(bundle, run, checkpoint, zeros)
         checkpoint.remove()
         done = bundle.with_model(bundle.model.eval(), edit=Edit(step=self))
         notes = {"history": state.history, "updates": state.step}
         return done.replace(facts=(done.facts | self.gives) - self.ends).noting(**notes)
 
-    def _fit(self, bundle: Bundle, run: Run, checkpoint: Checkpoint) -> State:
+    def _fit(self, bundle: Bundle, run: Run, checkpoint: Checkpoint, wish: Literal["keep", "refill"]) -> State:
         """The loop: forward, loss, backward, move; the model's own weights are the arrays."""
         from luodi.train.loop.by_hand.bridge import flat, layers_of
         from luodi.train.loop.examples import encode_all
@@ -102,7 +102,7 @@ class ByHand(Step):
         x, (truth,), loss = flat(inputs), truths.values(), _loss(bundle.task)
         held_out = bundle.data.splits.get("validation")
         validate = validation_of(bundle.task, held_out, run, inf) if held_out is not None and len(held_out) else None
-        layers, zeros = layers_of(bundle.model), Zeros(bundle.model, self.zeros)
+        layers, zeros = layers_of(bundle.model), Zeros(bundle.model, wish, run)
         update = Momentum.still(layers, self.momentum)
         state = self._state(bundle.model, update, len(x), run)
         state.resume(checkpoint, run)

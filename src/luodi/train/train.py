@@ -75,6 +75,7 @@ class Train(Step):
         from luodi.train.loop.identity import identity
         from luodi.train.loop.patience import Patience
 
+        zeros = self.zeros if bundle.model is not None else "refill"  # a fresh model was not pruned
         bundle = bundle.ready(run)
         assert bundle.data is not None and bundle.model is not None
         validation = self._validation(bundle, run)
@@ -82,16 +83,15 @@ class Train(Step):
         run.log("note", {"text": how})
         checkpoint = Checkpoint(run.out / "checkpoint", identity(self, bundle, run), self.checkpoint_seconds)
         patience = Patience(self.patience, self.watch, bundle.task.metrics())
-        state = fit(
-            bundle.model, examples, self._plan(bundle.task, examples.count, run), run, checkpoint, patience, validation
-        )
+        plan = self._plan(bundle.task, examples.count, zeros, run)
+        state = fit(bundle.model, examples, plan, run, checkpoint, patience, validation)
         if run.rank == 0:
             checkpoint.remove()
         done = bundle.with_model(state.model, edit=Edit(step=self))
         notes = {"history": state.history, "updates": state.step, "best_epoch": patience.epoch or None, "examples": how}
         return done.replace(facts=(done.facts | self.gives) - self.ends).noting(**notes)
 
-    def _plan(self, task: Task, count: int, run: Run) -> Plan:
+    def _plan(self, task: Task, count: int, zeros: Literal["keep", "refill"], run: Run) -> Plan:
         from luodi.train.loop.plan import Plan
         from luodi.train.loop.sampler import Shuffled
 
@@ -99,7 +99,7 @@ class Train(Step):
         changes = [(name, augment) for augment in self.augment for name in specs if specs[name].kind == augment.kind]
         return Plan(
             Shuffled(count, run), task.loss, self.update, self.schedule, tuple(changes), (run.log,), self.epochs,
-            self.batch_size, self.accumulate, self.learning_rate, self.clip, self.zeros,
+            self.batch_size, self.accumulate, self.learning_rate, self.clip, zeros,
         )  # fmt: skip
 
     def _validation(self, bundle: Bundle, run: Run) -> Validation | None:

@@ -34,12 +34,12 @@ class Onnx(Runtime):
     def write(
         self, model: nn.Module, example: Arrays, signature: Signature, folder: Path, calibration: Arrays | None
     ) -> Written:
-        from luodi.export.tracing.graph import write_onnx
+        from luodi.export.tracing.graph import arithmetic_of, write_onnx
 
         require("onnxruntime", "export")
         if self.activations == "float":
-            operators = write_onnx(model, example, signature, folder / FILE)
-            return Written(arithmetic="int8" if "MatMulInteger" in operators else "float32")
+            write_onnx(model, example, signature, folder / FILE)
+            return Written(arithmetic=arithmetic_of(model))
         assert calibration is not None, "static int8 needs calibration rows"
         with tempfile.TemporaryDirectory() as aside:
             whole = Path(aside) / "whole.onnx"

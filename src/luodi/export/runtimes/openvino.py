@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from luodi.core.catalog import require
+from luodi.core.errors import Damaged
 from luodi.core.form import Runtime, Written
 from luodi.core.spec import Arrays, Signature
 from luodi.core.thing import Json
@@ -39,22 +40,24 @@ class Openvino(Runtime):
     def write(
         self, model: nn.Module, example: Arrays, signature: Signature, folder: Path, calibration: Arrays | None
     ) -> Written:
-        from luodi.export.tracing.graph import write_onnx
+        from luodi.export.tracing.graph import arithmetic_of, write_onnx
 
         openvino = require("openvino", "openvino")
         with tempfile.TemporaryDirectory() as aside:
-            operators = write_onnx(model, example, signature, Path(aside) / "model.onnx")
+            # OpenVINO would store what enters an integer product as floats: written as floats, int8 weights stay int8.
+            write_onnx(model, example, signature, Path(aside) / "model.onnx", "float")
             graph = openvino.convert_model(Path(aside) / "model.onnx")
             if self.activations == "int8":
                 assert calibration is not None, "static int8 needs calibration rows"
                 graph = _quantise(graph, calibration)
             _number(graph)
             openvino.save_model(graph, folder / FILE, compress_to_fp16=False)
-        lossy = self.activations == "int8" or "MatMulInteger" in operators
-        return Written(arithmetic="int8" if lossy else "float32", properties=EXACT)
+        return Written(arithmetic="int8" if self.activations == "int8" else arithmetic_of(model), properties=EXACT)
 
     def open(self, folder: Path, properties: Mapping[str, Json], threads: int) -> Forward:
         openvino = require("openvino", "openvino")
+        if unknown := sorted(properties.keys() - EXACT.keys()):  # others make OpenVINO write files or load libraries
+            raise Damaged(f"{folder}: OpenVINO is told {unknown}, which luodi never writes; allowed: {sorted(EXACT)}")
         settings = {**properties, **LATENCY, "INFERENCE_NUM_THREADS": str(threads)}
         compiled = openvino.Core().compile_model(folder / FILE, "CPU", settings)
         return _Forward(compiled, openvino.Tensor)

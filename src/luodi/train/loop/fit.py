@@ -47,7 +47,11 @@ def fit(
     if not parameters:
         raise LuodiError("this model has nothing to train: all its weights are frozen")
     with settled(run), channels_last(model, run.device), Interrupt() as interrupt:
-        zeros, progress, generator = Zeros(model, plan.zeros), Progress(plan.listeners), default_generator(run.device)
+        zeros, progress, generator = (
+            Zeros(model, plan.zeros, run),
+            Progress(plan.listeners),
+            default_generator(run.device),
+        )
         mover = plan.update.build(model)
         count = len(plan.updates(plan.sampler.order(0), run))
         losses, total = torch.zeros(count, device=run.device), count * plan.epochs_in(run)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from luodi.core.run import Run
+
 
 class Zeros:
     """The weights that are zero before a training and stay so: those of tensors that are partly, not wholly, zero.
@@ -14,7 +16,7 @@ class Zeros:
     Only tensors of two axes or more count: a bias that happens to hold a zero is not pruned.
     """
 
-    def __init__(self, model: nn.Module, wish: Literal["keep", "refill"]) -> None:
+    def __init__(self, model: nn.Module, wish: Literal["keep", "refill"], run: Run) -> None:
         self.weights: list[Tensor] = []
         self.masks: list[Tensor] = []
         for weight in model.parameters() if wish == "keep" else ():
@@ -23,10 +25,9 @@ class Zeros:
                 if bool((mask == 0).any()) and bool(mask.any()):
                     self.weights.append(weight)
                     self.masks.append(mask)
-
-    @property
-    def count(self) -> int:
-        return sum(int((mask == 0).sum()) for mask in self.masks)
+        if self.masks:
+            count = sum(int((mask == 0).sum()) for mask in self.masks)
+            run.log("note", {"text": f"{count:,} pruned weights stay zero (zeros: refill lets them grow again)"})
 
     def calm(self) -> None:
         """Takes their share out of the gradients, so that momentum and clipping do not see it."""
