@@ -109,10 +109,11 @@ class Session:
         )  # fmt: skip
 
     def python(self, text: str) -> subprocess.CompletedProcess[str]:
-        text = re.sub(r"\brun\((\w+)\)", rf"run(\1, rehearse=True, cache=Path({str(self.cache)!r}))", text)
-        before = "from pathlib import Path\n"
+        kept = f"Path({str(self.cache)!r})"
+        text = re.sub(r"\brun\((\w+)\)", rf"run(\1, rehearse=True, cache={kept})", text)
+        text = text.replace('Path.home() / ".cache" / "luodi"', kept)
         return subprocess.run(
-            [sys.executable, "-c", before + text], cwd=self.folder, env=self.around, capture_output=True, text=True,
+            [sys.executable, "-c", text], cwd=self.folder, env=self.around, capture_output=True, text=True,
             timeout=300, check=False,
         )  # fmt: skip
 

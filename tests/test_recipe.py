@@ -87,7 +87,11 @@ def test_round_trip_of_any_names_and_numbers(inputs, seed, rate, allowed, start)
 
 def test_the_short_form_holds_what_differs():
     plain = python_recipe().plain()
-    assert plain["steps"][2] == "prune" and plain["limits"] == {"p50_ms": 5.0, "size_mb": 1.0, "drop": {"accuracy": 0.01}}
+    assert plain["steps"][2] == "prune" and plain["limits"] == {
+        "p50_ms": 5.0,
+        "size_mb": 1.0,
+        "drop": {"accuracy": 0.01},
+    }
     assert "seed" not in plain and "threads" not in plain
     full = python_recipe().plain(short=False)
     assert full["steps"][2]["prune"]["sparsity"] == 0.5 and full["threads"] == {"train": 0, "serve": 1}
@@ -185,14 +189,17 @@ def set_on(*settings: str, text: str = DIGITS) -> Recipe:
 
 def test_settings():
     assert set_on("steps.train.epochs=5").steps[1].epochs == 5
-    assert set_on("steps.1.train.epochs=5") == set_on("steps.train.epochs=5") 
+    assert set_on("steps.1.train.epochs=5") == set_on("steps.train.epochs=5")
     assert set_on("steps.prune.sparsity=0.9").steps[2].sparsity == 0.9  # a name alone is opened
     assert set_on("steps.train.learning_rate=1e-4").steps[1].learning_rate == 1e-4
     assert set_on("seed=7", "threads.train=2", "limits.p99_ms=3").threads == Threads(train=2)
     assert set_on("measure.calls=50").measure == Budget(calls=50)
     assert set_on("model.convnet.widths=[8, 16]").model.widths == (8, 16)
     assert set_on("data.sample.name=iris").data.name == "iris"
-    assert set_on("task.supervised.targets.label.category.label_smoothing=0.1").task.targets["label"].label_smoothing == 0.1
+    assert (
+        set_on("task.supervised.targets.label.category.label_smoothing=0.1").task.targets["label"].label_smoothing
+        == 0.1
+    )
     assert set_on("model=mlp").model == load("models", "mlp")()
     assert set_on("steps.train.augment=[affine]").steps[1].augment[0] == load("augments", "affine")()
     assert set_on("name=no").name == "no"

@@ -262,7 +262,9 @@ def test_no_pickle(exported_bundle, tmp_path, monkeypatch):
     for name in files_of(path):
         assert Path(name).suffix in known, name
         start = (path / name).read_bytes()[:4]
-        assert not start.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04", b"\x93NUM")), name
+        assert not start.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04", b"\x93NUM")), (
+            name
+        )
 
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("pickle was used")
@@ -531,12 +533,12 @@ for line in sys.stdin:
     job = json.loads(line)
     child = os.fork()
     if child == 0:
+        say(os.getpid())
         try:
             save_for_ever(Path(job["path"]), job["stop"])
         finally:
             say("fell through")
             os._exit(1)
-    say(child)
     os.waitpid(child, 0)
     say("gone")
 '''

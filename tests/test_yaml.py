@@ -54,7 +54,9 @@ plain = st.recursive(
 def same(first, second) -> bool:
     """Equal, and 1, 1.0 and True are not the same, nor 0.0 and -0.0."""
     if isinstance(first, dict):
-        return isinstance(second, dict) and list(first) == list(second) and all(same(first[k], second[k]) for k in first)
+        return (
+            isinstance(second, dict) and list(first) == list(second) and all(same(first[k], second[k]) for k in first)
+        )
     if isinstance(first, list):
         return isinstance(second, list) and len(first) == len(second) and all(map(same, first, second))
     return type(first) is type(second) and repr(first) == repr(second)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from luodi.core import catalog
 from luodi.core.bundle import Bundle, Golden
 from luodi.core.errors import ParityError
 from luodi.core.form import TOLERANCE
@@ -53,6 +54,16 @@ def record(bundle: Bundle) -> Bundle:
             raise ParityError(f"the {name} form answers golden requests with NaN or infinity in {broken}")
     answers = tuple(json.loads(json.dumps(list(bundle.task.decode(outputs[bundle.serving])))))
     return replace(bundle, golden=Golden(tuple(wires), arrays, outputs, answers))
+
+
+def replayable(bundle: Bundle) -> tuple[str, ...]:
+    """torch, the serving form, and every other form whose runtime is installed: the next step records them all anew."""
+
+    def here(name: str) -> bool:
+        runtime: Any = catalog.resolve("runtimes", bundle.forms[name].kind)
+        return name == bundle.serving or not runtime.library or not catalog.missing({runtime.library: name})
+
+    return ("torch", *filter(here, bundle.forms))
 
 
 def check(bundle: Bundle, forms: tuple[str, ...], where: str) -> None:

@@ -200,7 +200,7 @@ def load(
     if with_torch:
         bundle = replace(bundle, model=_rebuild(bundle, head, path, device))
     if check and bundle.golden is not None:
-        parity.check(bundle, (form,) if form else tuple(dict.fromkeys(("torch", bundle.serving))), where=str(path))
+        parity.check(bundle, (form,) if form else parity.replayable(bundle), where=str(path))
     return bundle
 
 

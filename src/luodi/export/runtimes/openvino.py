@@ -29,7 +29,11 @@ LATENCY = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "ENABLE_CPU_PINNIN
 
 
 class Openvino(Runtime):
-    """OpenVINO: `model.xml` and `model.bin`, often the fastest on x86 processors."""
+    """OpenVINO: `model.xml` and `model.bin`, often the fastest on x86 processors.
+
+    It computes in float32 unless told otherwise. Weights of dynamic int8 layers are stored as floats: OpenVINO unfolds
+    integer products.
+    """
 
     library: ClassVar[str] = "openvino"
 
@@ -44,8 +48,7 @@ class Openvino(Runtime):
 
         openvino = require("openvino", "openvino")
         with tempfile.TemporaryDirectory() as aside:
-            # OpenVINO would store what enters an integer product as floats: written as floats, int8 weights stay int8.
-            write_onnx(model, example, signature, Path(aside) / "model.onnx", "float")
+            write_onnx(model, example, signature, Path(aside) / "model.onnx")
             graph = openvino.convert_model(Path(aside) / "model.onnx")
             if self.activations == "int8":
                 assert calibration is not None, "static int8 needs calibration rows"

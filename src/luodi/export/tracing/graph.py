@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from luodi.core.catalog import require
 from luodi.core.spec import Arrays, Signature
@@ -18,21 +18,14 @@ FOLD = 64  # numbers; a larger constant is not folded, or int8 weights would be 
 BATCH = "batch"  # the free first axis
 
 
-def write_onnx(
-    model: nn.Module,
-    example: Arrays,
-    signature: Signature,
-    path: Path,
-    product: Literal["integer", "float"] = "integer",
-) -> None:
+def write_onnx(model: nn.Module, example: Arrays, signature: Signature, path: Path) -> None:
     """Writes `path`, and its weights beside it as `<name>.data` above 1.5 GB.
 
-    The bytes follow from the model alone: no versions, paths or stack traces are kept. `product`: how a product of
-    int8 matrices is written; as floats it is exact up to 1,040 terms.
+    The bytes follow from the model alone: no versions, paths or stack traces are kept.
     """
     optimizer = require("onnxscript.optimizer", "export")
     with hushed():
-        graph = _trace(model, example, signature, product)
+        graph = _trace(model, example, signature)
         optimizer.optimize(graph, input_size_limit=FOLD)
         proto = require("onnx_ir", "export").serde.serialize_model(graph)
     save(proto, path)
@@ -44,7 +37,7 @@ def arithmetic_of(model: nn.Module) -> str:
     return kinds.pop() if kinds else "float32"
 
 
-def _trace(model: nn.Module, example: Arrays, signature: Signature, product: str) -> Any:
+def _trace(model: nn.Module, example: Arrays, signature: Signature) -> Any:
     import torch
 
     from luodi.models.layers.one_argument import OneArgument
@@ -54,13 +47,8 @@ def _trace(model: nn.Module, example: Arrays, signature: Signature, product: str
     batch = {name: torch.as_tensor(example[name]) for name in names}
     assert all(len(tensor) > 1 for tensor in batch.values()), "a batch of one would be traced as a constant"
 
-    op = onnxscript.opset20
-
-    def integers(a: Any, b: Any) -> Any:
-        return op.MatMulInteger(a, b)
-
-    def floats(a: Any, b: Any) -> Any:
-        return op.Cast(op.MatMul(op.Cast(a, to=1), op.Cast(b, to=1)), to=6)  # 1: float32, 6: int32
+    def int_product(a: Any, b: Any) -> Any:
+        return onnxscript.opset20.MatMulInteger(a, b)
 
     program = torch.onnx.export(
         OneArgument(model, outputs).eval(),
@@ -69,7 +57,7 @@ def _trace(model: nn.Module, example: Arrays, signature: Signature, product: str
         input_names=names,
         output_names=list(outputs),
         dynamic_shapes={"batch": _free_axes(signature, names)},
-        custom_translation_table={torch.ops.aten._int_mm.default: integers if product == "integer" else floats},
+        custom_translation_table={torch.ops.aten._int_mm.default: int_product},
         dynamo=True,
         optimize=False,
         verbose=False,
