@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from luodi.core import store
+from luodi.core import appraise, engine, measure, store
 from luodi.core.apply import apply
 from luodi.core.bundle import Bundle
 from luodi.core.catalog import resolve
+from luodi.core.child import Nursery
 from luodi.core.rows import Rows
 from luodi.core.run import Run
 from luodi.core.source import Data, Origin
@@ -181,3 +183,49 @@ def write_recipe(path: Path, value: Mapping[str, Any]) -> Path:
 
     path.write_text(yaml.dump(dict(value)), encoding="utf-8")
     return path
+
+
+class _Shared(Nursery):
+    """A nursery that outlives the runs that use it: starting one takes seconds."""
+
+    def close(self) -> None:
+        """Left open."""
+
+
+@pytest.fixture(scope="session")
+def shared_nursery() -> Iterator[Nursery]:
+    made = _Shared()
+    made.start()
+    yield made
+    Nursery.close(made)
+
+
+@contextmanager
+def quickly(nursery: Nursery) -> Iterator[None]:
+    """Runs of recipes in this process share one nursery, weigh once, and start no server to weigh it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "Nursery", lambda: nursery)
+        patch.setattr(appraise, "WEIGHINGS", 1)
+        patch.setattr(measure, "weigh_server", lambda *_: None)
+        yield
+
+
+@pytest.fixture
+def quick(shared_nursery: Nursery) -> Iterator[None]:
+    with quickly(shared_nursery):
+        yield
+
+
+@pytest.fixture(scope="session")
+def finished(table_system: System, shared_nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run on the table, as the command line leaves it: train, prune, int8, ONNX; runs/cancer below it."""
+    from luodi.cli import main
+
+    out = tmp_path_factory.mktemp("finished")
+    train = {"train": {"epochs": 2, "batch_size": 64, "learning_rate": 0.01}}
+    steps = ({"split": {"validation": 0.1, "test": 0.3}}, train, "prune", "quantize", {"export": {"to": "onnx"}})
+    path = write_recipe(out / "cancer.yaml", table_system.recipe(*steps, name="cancer"))
+    with quickly(shared_nursery), pytest.raises(SystemExit) as ended:
+        main(["run", str(path), "--out", str(out / "runs")])
+    assert ended.value.code == 0
+    return out

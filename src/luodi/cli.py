@@ -20,10 +20,18 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         typed = next((word for word in sys.argv[1:] if f"'{word.partition('=')[0]}'" in message or word in message), "")
-        known = [*VERBS] if "verb" in message else [option for a in self._actions for option in a.option_strings]
+        known = [*VERBS] if "verb" in message else self.options(sys.argv[1:2])
         close = get_close_matches(typed.partition("=")[0], known, n=1, cutoff=0.5)
         hint = f"; did you mean {close[0]}?" if close else ""
         self.exit(2, f"luodi: {message}{hint}\nsee: {self.prog} --help\n")
+
+    def options(self, verb: Sequence[str]) -> list[str]:
+        """Every option of this parser, and of the verb that was typed."""
+        found = [option for action in self._actions for option in action.option_strings]
+        for action in self._actions:
+            if isinstance(action.choices, dict) and verb and verb[0] in action.choices:
+                found += action.choices[verb[0]].options([])
+        return found
 
 
 def cache_folder() -> Path:

@@ -12,7 +12,6 @@ from luodi.export.tracing.quiet import hushed
 if TYPE_CHECKING:
     from torch import nn
 
-PACKAGES = {"onnx": "export", "onnxscript": "export"}
 LARGEST = 1_500_000_000  # bytes of weights inside one .onnx file; protobuf ends at 2 GB
 FOLD = 64  # numbers; a larger constant is not folded, or int8 weights would be floats in the file
 BATCH = "batch"  # the free first axis

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import sys
 import warnings
 from collections.abc import Generator
 
@@ -32,3 +33,17 @@ def without_bars() -> Generator[None]:
     """Holds back what is printed as well: for packages that draw progress bars of their own."""
     with hushed(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
+
+
+@contextlib.contextmanager
+def unreported() -> Generator[None]:
+    """Hides the package through which NNCF, once imported, would report its use to its makers: nothing leaves here."""
+    name = "openvino_telemetry"
+    held = sys.modules.pop(name, None)
+    sys.modules[name] = None  # ty: ignore[invalid-assignment]  # an import of it now fails, which NNCF allows for
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+        if held is not None:
+            sys.modules[name] = held
