@@ -18,7 +18,7 @@ demo: install
 	$(BIN)/python -m luodi.command.demo
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: install
 	$(BIN)/ruff format --check src tests benchmarks

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -420,7 +421,9 @@ class Runner:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         with errors.open("w") as stream:
             command = [sys.executable, "-c", RUNNER]
-            self.process = subprocess.Popen(command, stdin=-1, stdout=-1, stderr=stream, text=True, env=environment)
+            self.process = subprocess.Popen(
+                command, stdin=-1, stdout=-1, stderr=stream, text=True, env=environment, start_new_session=True
+            )
         self.child = 0
         assert self.line() == "ready"
 
@@ -437,17 +440,17 @@ class Runner:
             assert self.line() == "paused", self.errors.read_text()
         if pause or kill_after is not None:
             time.sleep(kill_after or 0)
-            os.kill(self.child, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it came to its end before
+                os.kill(self.child, signal.SIGKILL)
         ended = self.line()
         self.child = 0
         assert ended in ("ended 0", "ended -9"), f"{ended}\n{self.errors.read_text()}"
         return ended == "ended 0"
 
     def close(self) -> None:
-        if self.child:
-            os.kill(self.child, signal.SIGKILL)
-        self.process.stdin.close()
+        os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        self.process.stdin.close()
         self.process.stdout.close()
 
 
@@ -488,30 +491,25 @@ def assert_same_run(folder: Path, wanted: Path) -> None:
 def test_killed_at_random_moments_and_started_again(runner, resumed, tmp_path):
     """25 kills in chains: killed, started again, killed... each chain that comes to its end has the same bits."""
     recipe, wanted, usual = resumed
-    seeds = list(range(1000, 1025))
     at: list[str] = []
-    chains = 0
-    out = tmp_path / "0"
-    for seed in seeds:
-        ended = runner.run(recipe, out, kill_after=random.Random(seed).uniform(0, 0.6 * usual))
-        folder = out / "run"
-        stage = (_stage(folder) or "before the first event") if not ended else "ended before the kill"
-        at.append(stage)
-        if ended:
-            assert_same_run(folder, wanted)
+    chains, seed = 1, 1000
+    while len(at) < 25:
+        out, seed = tmp_path / str(chains), seed + 1
+        if runner.run(recipe, out, kill_after=random.Random(seed).uniform(0, 0.5 * usual)):
+            assert_same_run(out / "run", wanted)
             chains += 1
-            out = tmp_path / str(chains)
+        else:
+            at.append(_stage(out / "run"))
     assert runner.run(recipe, out)
     assert_same_run(out / "run", wanted)
-    print(f"\nseeds {seeds[0]}..{seeds[-1]}, {chains + 1} chains; one run takes {usual:.2f} s; killed: {'; '.join(at)}")
-    assert chains + at.count("ended before the kill") <= len(seeds)
+    print(f"\nseeds 1001 to {seed}, {chains} chains; one run takes {usual:.2f} s; killed: {'; '.join(at)}")
     assert len({stage.split()[0] for stage in at}) >= 3, "the kills fell into several steps"
 
 
 def _stage(folder: Path) -> str:
     """Where a killed run stood: its last event, and what it was writing."""
     if not (folder / "events.jsonl").exists():
-        return ""
+        return "before the first event"
     last = events(folder)[-1]
     aside = [Path(name).name for name in files_of(folder) if ".part" in name]
     writing = f" writing {aside[0]}" if aside else ""
@@ -526,8 +524,8 @@ def test_killed_in_the_middle_of_a_checkpoint(number, runner, resumed, tmp_path)
     parts = [name for name in files_of(tmp_path / "run") if name.endswith("state.part")]
     assert len(parts) == 1 and "work/checkpoint" in parts[0]
     assert runner.run(recipe, tmp_path)
-    notes = [one["text"] for one in events(tmp_path / "run") if one["event"] == "note"]
-    assert bool(notes) == (number > 1) and all("going on from the checkpoint" in text for text in notes)
+    went_on = [one for one in events(tmp_path / "run") if "going on from the checkpoint" in one.get("text", "")]
+    assert len(went_on) == (number > 1)
     assert_same_run(tmp_path / "run", wanted)
 
 

@@ -550,7 +550,9 @@ class Saver:
     def __init__(self, *bundles: Path) -> None:
         command = [sys.executable, "-c", SAVER, *map(str, bundles)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(command, stdin=-1, stdout=-1, text=True, env=environment)
+        self.process = subprocess.Popen(
+            command, stdin=-1, stdout=-1, text=True, env=environment, start_new_session=True
+        )
         self.child = 0
         assert self.line() == "ready"
 
@@ -570,10 +572,9 @@ class Saver:
         self.child = 0
 
     def close(self) -> None:
-        if self.child:
-            os.kill(self.child, signal.SIGKILL)
-        self.process.stdin.close()
+        os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        self.process.stdin.close()
         self.process.stdout.close()
 
 

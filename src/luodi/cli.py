@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from shlex import join
 from typing import NoReturn
 
 from luodi.core.errors import LuodiError
@@ -206,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"luodi: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here:", " ".join(["luodi", *sys.argv[1:]]), file=sys.stderr)
+        print("\nstopped; the same command goes on from here:", join(["luodi", *sys.argv[1:]]), file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of the pipe had enough

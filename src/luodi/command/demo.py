@@ -63,7 +63,7 @@ def drawn(png: bytes) -> str:
 
     with Image.open(io.BytesIO(png)) as image:
         pixels = np.asarray(image.convert("L"))[::2]
-    return "\n".join("  " + "".join(" .:-=+*#%@"[value * 9 // 255] for value in line).rstrip() for line in pixels)
+    return "\n".join("  " + "".join(" .:-=+*#%@"[int(value) * 9 // 255] for value in line).rstrip() for line in pixels)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from luodi.core.errors import LuodiError
+from luodi.train.loop.allocator import memory_held
 from luodi.train.loop.gradients import backward
 from luodi.train.loop.interrupt import Interrupt
 from luodi.train.loop.layout import channels_last
@@ -46,7 +47,7 @@ def fit(
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
         raise LuodiError("this model has nothing to train: all its weights are frozen")
-    with settled(run), channels_last(model, run.device), Interrupt() as interrupt:
+    with settled(run), memory_held(), channels_last(model, run.device), Interrupt() as interrupt:
         zeros, progress, generator = (
             Zeros(model, plan.zeros, run),
             Progress(plan.listeners),
