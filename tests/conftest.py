@@ -124,6 +124,15 @@ def table_system(cancer: Rows, cache: Path, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="session")
+def number_system(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> System:
+    """A number is learned, not a label."""
+    rows = open_source({"sample": {"name": "diabetes"}}, cache)
+    source = kept_as_parquet(rows, tmp_path_factory.mktemp("rows") / "diabetes.parquet")
+    rows = open_source(source, cache)
+    return System("numbers, mlp", column_task(rows, "progression", "number"), MLP, source, rows)
+
+
+@pytest.fixture(scope="session")
 def digits_bundle(digits_system: System, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A convolutional network trained for three epochs on 420 digits, saved."""
     folder = tmp_path_factory.mktemp("digits")

@@ -6,17 +6,17 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from reader import BLOCK, Block, Session, blocks
 
 from luodi.cli import VERBS
 from luodi.core import catalog, yaml
+from luodi.core.device import cores
 from luodi.core.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
@@ -26,133 +26,21 @@ INDEX = COOKBOOK / "README.md"
 DELIVERED = "M1 M2 S1 S2 S6 S8 D2 D3 D11 E1 E2 E4 T6 T9 C1 C2 P5".split()
 PAGES = [ROOT / "README.md", ROOT / "docs" / "tour.md", *sorted(set(COOKBOOK.glob("*.md")) - {INDEX})]
 TEXTS = [*PAGES, INDEX, ROOT / "README.zh-CN.md", ROOT / "CHANGELOG.md"]
-WHOLE = {"wine"}  # a small table, run in earnest: a rehearsal decides no limit
-LITTLE = "--set measure.seconds=0.5 --set measure.calls=40 --set measure.resamples=100".split()
 # What no test can run: page and first line of the block -> why. The page says it above the block, after "Not run:".
 NOT_RUN = {
     ("docs/cookbook/load.md", "# clothes_hub.yaml"): "it downloads from the Hugging Face hub",
     ("docs/cookbook/server_page.md", "$ docker build"): "it builds a container image",
     ("docs/cookbook/import.md", "$ luodi import google/vit-base-patch16-224"): "it downloads from the Hugging Face hub",
 }
-BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+PREPARED = "luodi run recipes/digits.yaml"  # every page's folder begins as this left it, so it is not done again
 HEADING = re.compile(r"^(#+) ", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 SHOWN = re.compile(r"luodi show ([\w]+)")
 NUMBER = re.compile(r"[-+]?\d[\d.,]*(?:e[-+]?\d+)?%?")
-SERVER = "http://127.0.0.1:8000"
-
-
-@dataclass(frozen=True)
-class Block:
-    """One fenced block: its language, its lines, and what stands right above it."""
-
-    kind: str
-    lines: tuple[str, ...]
-    above: str
-    line: int
-
-    @property
-    def first(self) -> str:
-        return self.lines[0]
-
-    @property
-    def file(self) -> str | None:
-        """The file that the block is, if its first line is a comment with a file's name."""
-        found = re.fullmatch(r"# ([\w./]+\.(?:yaml|py))", self.first)
-        return found.group(1) if found else None
-
-    def commands(self) -> list[tuple[str, list[str]]]:
-        """Commands with the lines that are shown below each of them."""
-        if self.kind == "bash":
-            return [("\n".join(self.lines), [])]
-        found: list[tuple[str, list[str]]] = []
-        for line in self.lines:
-            if line.startswith("$ "):
-                found.append((line[2:], []))
-            elif found and not found[-1][1] and found[-1][0].endswith("\\"):
-                found[-1] = (f"{found[-1][0]}\n{line}", [])
-            else:
-                found[-1][1].append(line)
-        return found
-
-
-def blocks(page: Path) -> list[Block]:
-    text = page.read_text(encoding="utf-8")
-    found = []
-    for match in BLOCK.finditer(text):
-        above = text[: match.start()].rstrip().rpartition("\n\n")[2]
-        lines = tuple(line.removeprefix(match.group(1)) for line in match.group(3).splitlines())
-        found.append(Block(match.group(2), lines, above, text[: match.start()].count("\n") + 1))
-    return found
 
 
 def name_of(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
-
-
-@dataclass
-class Session:
-    """A reader at work in a folder: what was started runs until the page ends."""
-
-    folder: Path
-    cache: Path
-    servers: list[subprocess.Popen[str]] = field(default_factory=list)
-    address: str = SERVER
-
-    @property
-    def around(self) -> dict[str, str]:
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "LUODI_CACHE": str(self.cache), "COLUMNS": "120"}
-
-    def shell(self, command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["bash", "-c", command], cwd=self.folder, env=self.around, capture_output=True, text=True, timeout=300,
-            check=False,
-        )  # fmt: skip
-
-    def python(self, text: str) -> subprocess.CompletedProcess[str]:
-        kept = f"Path({str(self.cache)!r})"
-        text = re.sub(r"\brun\((\w+)\)", rf"run(\1, rehearse=True, cache={kept})", text)
-        text = text.replace('Path.home() / ".cache" / "luodi"', kept)
-        return subprocess.run(
-            [sys.executable, "-c", text], cwd=self.folder, env=self.around, capture_output=True, text=True,
-            timeout=300, check=False,
-        )  # fmt: skip
-
-    def rehearsed(self, command: str) -> str:
-        """The command as it is run here: recipes rehearsed (small tables in earnest), servers where they are."""
-        if command.startswith("luodi run "):
-            text = (self.folder / command.split()[2]).read_text(encoding="utf-8")
-            name = re.search(r"^name: (\S+)", text, re.MULTILINE)
-            more = LITTLE if name and name.group(1) in WHOLE else ["--rehearse"]
-            command = " ".join([command, *more])
-        return command.replace(SERVER, self.address)
-
-    def linked(self) -> None:
-        """A rehearsal under the name of the run that it stands for."""
-        for path in (self.folder / "runs").glob("*.rehearsal"):
-            name = path.with_name(path.name.removesuffix(".rehearsal"))
-            if not name.exists():
-                name.symlink_to(path.name)
-
-    def serve(self, command: str) -> None:
-        """Starts a server on a free port and waits until it says that it serves."""
-        words = [*re.sub(r"--port \d+", "", command.rstrip("& ")).split(), "--port", "0"]
-        process = subprocess.Popen(
-            [sys.executable, "-m", *words], cwd=self.folder, env=self.around, stdout=subprocess.PIPE, text=True
-        )
-        self.servers.append(process)
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line.startswith("serving ") and " at http://" in line, f"{command}: {line or 'it ended'}"
-        self.address = line.split(" at ")[1].strip()
-        port = int(self.address.rpartition(":")[2])
-        socket.create_connection(("127.0.0.1", port), timeout=10).close()
-
-    def end(self) -> None:
-        for process in self.servers:
-            process.terminate()
-            process.communicate(timeout=60)
 
 
 @pytest.fixture(scope="session")
@@ -161,22 +49,42 @@ def digits_rehearsed(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     folder = tmp_path_factory.mktemp("docs") / "project"
     shutil.copytree(ROOT / "recipes", folder / "recipes")
     session = Session(folder, cache)
-    done = session.shell("luodi run recipes/digits.yaml --rehearse")
+    done = session.shell(f"{PREPARED} --rehearse")
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
 
-@pytest.fixture
-def session(digits_rehearsed: Path, cache: Path, tmp_path: Path) -> Any:
-    made = Session(tmp_path / "project", cache)
-    shutil.copytree(digits_rehearsed, made.folder, symlinks=True)
-    made.linked()
-    yield made
-    made.end()
+@pytest.fixture(scope="session")
+def reading(
+    request: pytest.FixtureRequest, digits_rehearsed: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[Callable[[Path], None]]:
+    """Reads a page. All chosen pages are read side by side, one a core, unless pytest already works side by side."""
+
+    def read(page: Path) -> None:
+        session = Session(tmp_path_factory.mktemp(page.stem) / "project", cache)
+        shutil.copytree(digits_rehearsed, session.folder)
+        session.linked()
+        try:
+            _read(page, session)
+        finally:
+            session.end()
+
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        yield read
+        return
+    items: list[Any] = [item for item in request.session.items if item.name.startswith("test_page_runs[")]
+    with ThreadPoolExecutor(min(cores(), 4)) as pool:
+        under_way = {item.callspec.params["page"]: pool.submit(read, item.callspec.params["page"]) for item in items}
+        yield lambda page: under_way[page].result()
+        pool.shutdown(cancel_futures=True)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_page_runs(page: Path, session: Session) -> None:
+def test_page_runs(page: Path, reading: Callable[[Path], None]) -> None:
+    reading(page)
+
+
+def _read(page: Path, session: Session) -> None:
     left = []
     for block in blocks(page):
         where = f"{name_of(page)} line {block.line}"
@@ -211,6 +119,8 @@ def _run_commands(session: Session, block: Block, where: str) -> None:
         if command.startswith("make "):
             targets = (ROOT / "Makefile").read_text(encoding="utf-8")
             assert f"\n{command.split()[1]}:" in targets, f"{where}: no target {command}"
+            continue
+        if command == PREPARED:
             continue
         if command == "echo $?":
             assert shown == [str(code)], f"{where}: the exit code is {code}"

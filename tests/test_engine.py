@@ -495,7 +495,7 @@ def test_killed_at_random_moments_and_started_again(runner, resumed, tmp_path):
     chains, seed = 1, 1000
     while len(at) < 25:
         out, seed = tmp_path / str(chains), seed + 1
-        if runner.run(recipe, out, kill_after=random.Random(seed).uniform(0, 0.5 * usual)):
+        if runner.run(recipe, out, kill_after=random.Random(seed).uniform(0, 0.7 * usual)):
             assert_same_run(out / "run", wanted)
             chains += 1
         else:

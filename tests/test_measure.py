@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +269,32 @@ def test_it_ends_with_its_parent():
             return
         signal.sigtimedwait([], 0.1)
     raise AssertionError("the nursery outlived its parent")
+
+
+def test_a_weighed_server_ends_with_its_run(exported_bundle):
+    """A run that is killed while it weighs a server leaves none behind; one that is not gets a plausible weight."""
+    script = (
+        "from pathlib import Path; from luodi.core import measure\n"
+        f"print(measure.weigh_server(Path({str(exported_bundle)!r}), 'onnx', ()), flush=True)"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert 30 < float(done.stdout) < 1000, done.stderr
+    process = subprocess.Popen(command, stdout=-3)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    ends = time.monotonic() + 60
+    while not (found := children.read_text().split()) and time.monotonic() < ends:
+        time.sleep(0.01)
+    (server,) = found
+    time.sleep(0.2)  # between fork and exec it is not yet a server
+    process.kill()
+    process.wait()
+    while time.monotonic() < ends:
+        stat = Path(f"/proc/{server}/stat")
+        if not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.05)
+    raise AssertionError("the server outlived the run")
 
 
 # ---- whole evidence of saved bundles ------------------------------------------------------------------------------

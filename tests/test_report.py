@@ -451,8 +451,7 @@ def test_names_from_data_stay_inert_and_the_page_fits(hostile: Path, chromium: A
     page, said, asked = opened(chromium, hostile)
     for width in (380, 760, 1240):
         page.set_viewport_size({"width": width, "height": 900})
-        page.wait_for_timeout(300)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.wait_for_function(f"document.documentElement.scrollWidth <= {width}", timeout=20_000)  # charts follow
     assert page.evaluate("window.hit") is None
     assert page.evaluate("document.querySelectorAll('main a[href^=http], .plot a, main b > b').length") == 0
     assert said == [] and len(asked) == 2

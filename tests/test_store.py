@@ -402,6 +402,8 @@ def own_head(kind: str, where: str, head: dict[str, Any]) -> None:
         inputs[next(iter(inputs))] = {f"{where}:Works": {}}
     elif kind == "schedule inside a step":
         head["edits"][0]["step"]["train"]["schedule"] = {f"{where}:Same": {}}
+    elif kind == "runtime inside a step":
+        head["edits"][0]["step"] = {"export": {"to": f"{where}:Answers"}}
     elif kind == "form":
         head["forms"]["onnx"]["kind"] = f"{where}:Answers"
     elif kind == "source":
@@ -410,7 +412,17 @@ def own_head(kind: str, where: str, head: dict[str, Any]) -> None:
         head["origin"]["steps"].append({"step": {f"{where}:Same": {}}, "seed": 0, "scope": []})
 
 
-PLACES = ["step", "model", "task", "field", "schedule inside a step", "form", "source", "data step"]
+PLACES = [
+    "step",
+    "model",
+    "task",
+    "field",
+    "schedule inside a step",
+    "runtime inside a step",
+    "form",
+    "source",
+    "data step",
+]
 
 
 @pytest.mark.parametrize("spelling", ["file", "whole path", "package"])

@@ -404,7 +404,7 @@ def test_affine_draws_are_its_generators_alone_and_stay_in_range():
     ramp = torch.arange(101.0).reshape(1, 1, 1, 101).expand(500, 1, 1, 101)  # a value is its own place
     shifts = (
         50
-        - make("augments", {"affine": {"degrees": 0, "scale": 0, "shift": 0.1}}).apply(
+        - make("augments", {"affine": {"degrees": 0, "scale": 0, "shear": 0, "shift": 0.1}}).apply(
             ramp, torch.Generator().manual_seed(0)
         )[:, 0, 0, 50]
     )

@@ -22,7 +22,11 @@ def import_source(
             given = jsonlib.loads(arguments)
         except ValueError as error:
             raise LuodiError(f"--arguments is not JSON: {error}") from error
-        said = yaml.parse(task.read_text(encoding="utf-8"), str(task))
+        try:
+            text = task.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise LuodiError(f"cannot read the task {task}: {error}") from error
+        said = yaml.parse(text, str(task))
         report = adopt_module(source, weights, given, said, out)
     else:
         from luodi.adopt.transformers_folder import adopt as adopt_folder

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import threading
@@ -178,7 +180,9 @@ def weigh_server(bundle: Path, form: str, trust: tuple[str, ...]) -> float | Non
     command = [sys.executable, "-m", "luodi", "serve", str(bundle), "--form", form, "--port", "0"]
     for name in trust:
         command += ["--trust", name]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, preexec_fn=_end_with_parent
+    )
     assert process.stdout is not None
     try:
         ready = any(line.startswith("serving") for line in process.stdout)
@@ -187,6 +191,11 @@ def weigh_server(bundle: Path, form: str, trust: tuple[str, ...]) -> float | Non
         process.terminate()
         process.wait()
         process.stdout.close()
+
+
+def _end_with_parent() -> None:
+    """Linux: a server must not outlive a run that was killed while it weighed it."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
 
 
 def size_mb(bundle: Path, form: str) -> float:

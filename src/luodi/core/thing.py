@@ -61,7 +61,7 @@ class ImportPath(str):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         return core_schema.with_info_plain_validator_function(
-            lambda value, info: cls._checked(value, (info.context or {}).get("trust")),
+            lambda value, info: cls.checked(value, info.context),
             serialization=core_schema.to_string_ser_schema(),
         )
 
@@ -70,7 +70,10 @@ class ImportPath(str):
         return {"type": "string", "pattern": "^[^:]+:[^:]+$"}
 
     @classmethod
-    def _checked(cls, value: Any, trust: Trust | None) -> ImportPath:
+    def checked(cls, value: Any, context: Any) -> ImportPath:
+        """The path; ValueError if it is none, WrongThing if it comes from a bundle (pydantic's context says so) and was
+        not trusted by name."""
+        trust: Trust | None = (context or {}).get("trust")
         where, _, name = value.partition(":") if isinstance(value, str) else ("", "", "")
         if not where or not name.isidentifier():
             raise ValueError("expected an import path, package.module:Name or ./file.py:Name")

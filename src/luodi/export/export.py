@@ -6,7 +6,7 @@ import shutil
 import sys
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from luodi.core import catalog
 from luodi.core.bundle import Bundle
@@ -14,7 +14,7 @@ from luodi.core.errors import LuodiError
 from luodi.core.form import TOLERANCE, Form, Runtime
 from luodi.core.predictor import TorchForward
 from luodi.core.step import Facts, Step
-from luodi.core.thing import WrongThing
+from luodi.core.thing import ImportPath, WrongThing
 from luodi.export.tracing.drift import flips, largest_drift
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ class Export(Step):
 
     @field_validator("to")
     @classmethod
-    def _is_runtime(cls, name: str) -> str:
+    def _is_runtime(cls, name: str, info: ValidationInfo) -> str:
+        name = ImportPath.checked(name, info.context) if ":" in name else name  # a bundle's own code is not run unasked
         try:
             catalog.load("runtimes", name)
         except LuodiError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from luodi.core import atomic, catalog
+from luodi.core.errors import LuodiError
 from luodi.report.panel import Panel
 from luodi.report.units import data
 from luodi.report.view import View
@@ -24,6 +25,10 @@ ICON = (
 
 def build(run_folder: Path) -> Path:
     """Writes report.html, report.json and plotly.min.js into the run folder; gives back report.html's path."""
+    if not (Path(run_folder) / "recipe.yaml").is_file():
+        raise LuodiError(
+            f"{run_folder} is no run's folder (it holds no recipe.yaml); `luodi list runs` shows what there is"
+        )
     view = View(Path(run_folder))
     _plotly(view.folder / "plotly.min.js")
     atomic.write_json(view.folder / "report.json", report(view))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from luodi.core.run import Run
     from luodi.train.loop.checkpoint import Checkpoint
     from luodi.train.loop.examples import Examples
+    from luodi.train.loop.movers import Mover
     from luodi.train.loop.patience import Patience
     from luodi.train.loop.plan import Plan
     from luodi.train.loop.validation import Checked
@@ -41,12 +42,9 @@ def fit(
     Every random draw is a function of (seed, scope, step): a training that was killed and started again ends with the
     same bits. Raises KeyboardInterrupt after Ctrl-C, once a checkpoint is written.
     """
-    import torch
     from torch.nn.utils import clip_grad_norm_
 
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not parameters:
-        raise LuodiError("this model has nothing to train: all its weights are frozen")
+    parameters = _trained(model)
     with settled(run), memory_held(), channels_last(model, run.device), Interrupt() as interrupt:
         zeros, progress, generator = (
             Zeros(model, plan.zeros, run),
@@ -54,9 +52,7 @@ def fit(
             default_generator(run.device),
         )
         mover = plan.update.build(model)
-        count = len(plan.updates(plan.sampler.order(0), run))
-        losses, total = torch.zeros(count, device=run.device), count * plan.epochs_in(run)
-        state = State(model, mover.memory, patience, losses, total)
+        state = _state(model, mover, plan, run, patience)
         state.resume(checkpoint, run)
         while state.epoch < plan.epochs_in(run) and not patience.over:
             start = time.monotonic()
@@ -64,19 +60,35 @@ def fit(
             for rows in plan.updates(plan.sampler.order(state.epoch), run)[state.at :]:
                 generator.manual_seed(run.seed_for("step", state.step, run.rank))
                 batches = plan.batches(examples, rows, state.step, run)
-                losses[state.at] = backward(plan.objective, model, parameters, batches, run.world)
+                state.losses[state.at] = backward(plan.objective, model, parameters, batches, run.world)
                 zeros.calm()
                 if plan.clip is not None:
                     clip_grad_norm_(parameters, plan.clip)
-                mover.move(plan.rate(state.step, total))
+                mover.move(plan.rate(state.step, state.total))
                 zeros.keep()
                 state.step += 1
                 progress.tick(state)
                 if interrupt.asked or checkpoint.due(epoch_ends=False):
                     state.keep(run, checkpoint, interrupt)
-            state.end_epoch(plan.rate(state.step - 1, total), progress, validate, start)
+            state.end_epoch(plan.rate(state.step - 1, state.total), progress, validate, start)
             if interrupt.asked or checkpoint.due(epoch_ends=True):
                 state.keep(run, checkpoint, interrupt)
         patience.restore(model, checkpoint.path)
     model.eval()
     return state
+
+
+def _trained(model: nn.Module) -> list[nn.Parameter]:
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise LuodiError("this model has nothing to train: all its weights are frozen")
+    return parameters
+
+
+def _state(model: nn.Module, mover: Mover, plan: Plan, run: Run, patience: Patience) -> State:
+    """Nothing done yet."""
+    import torch
+
+    count = len(plan.updates(plan.sampler.order(0), run))
+    losses = torch.zeros(count, device=run.device)
+    return State(model, mover.memory, patience, losses, count * plan.epochs_in(run))

@@ -19,10 +19,10 @@ class Affine(Augment):
     images as they are, bit for bit. Each image takes five draws, so equal keys give equal bits.
     """
 
-    degrees: Annotated[float, Field(ge=0, le=180)] = 10.0
-    shift: Annotated[float, Field(ge=0, le=1)] = 0.07  # share of the width and of the height
-    scale: Annotated[float, Field(ge=0, lt=1)] = 0.1  # 0.1: sizes from 1 / 1.1 to 1.1
-    shear: Annotated[float, Field(ge=0, lt=60)] = 0.0  # degrees
+    degrees: Annotated[float, Field(ge=0, le=180)] = 15.0
+    shift: Annotated[float, Field(ge=0, le=1)] = 0.1  # share of the width and of the height
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.15  # 0.15: sizes from 1 / 1.15 to 1.15
+    shear: Annotated[float, Field(ge=0, lt=60)] = 10.0  # degrees
     fill: Literal["border", "zero"] = "border"  # what comes in from outside: the nearest pixel, or 0 (after encoding)
 
     def apply(self, values: Tensor, generator: Generator) -> Tensor:
