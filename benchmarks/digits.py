@@ -1,7 +1,7 @@
 """Accuracy of the digits recipe's network on 1,000 held-out digits, over seeds, and the CPU seconds of each training.
 
-`python benchmarks/digits.py` trains 5 seeds in full; `--quick` one seed for 2 epochs. The last line is the mean accuracy
-with its 95% interval (Student's t over seeds); the goal is 97.5% in at most 120 CPU seconds a training.
+`python benchmarks/digits.py` trains 5 seeds in full; `--quick` one seed for 2 epochs. The last line is the mean
+accuracy with its 95% interval (Student's t over seeds); the goal is 97.5% in at most 120 CPU seconds a training.
 """
 
 from __future__ import annotations
