@@ -353,11 +353,16 @@ def test_own_steps_that_cannot_be(name, told, tmp_path, monkeypatch):
     assert told in str(caught.value), caught.value
 
 
-def test_the_resolved_recipe_is_saved_whole(table_system: System, tmp_path: Path):
+def test_the_resolved_recipe_is_saved_whole(table_system: System, cache: Path, quick, tmp_path: Path, monkeypatch):
+    """Every field, and nothing of the environment: what holds a token or a password is nowhere in the run."""
     from luodi.core.engine import run
 
-    recipe = Recipe.of(table_system.recipe({"split": {"test": 0.3}}))
-    run(recipe, out=tmp_path)
+    for name in ("HF_TOKEN", "PIP_INDEX_URL", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, f"https://me:swordfish-{name}@example.org")
+    recipe = Recipe.of(table_system.recipe({"split": {"test": 0.3}}, {"train": {"epochs": 1}}))
+    run(recipe, out=tmp_path, cache=cache)
+    for path in (tmp_path / "run").rglob("*"):
+        assert not path.is_file() or b"swordfish" not in path.read_bytes(), path
     text = (tmp_path / "run" / "recipe.yaml").read_text(encoding="utf-8")
     assert Recipe.of(yaml.parse(text)) == recipe
     saved = yaml.parse(text)

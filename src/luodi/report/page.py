@@ -25,7 +25,7 @@ ICON = (
 
 def build(run_folder: Path) -> Path:
     """Writes report.html, report.json and plotly.min.js into the run folder; gives back report.html's path."""
-    if not (Path(run_folder) / "recipe.yaml").is_file():
+    if not any((Path(run_folder) / name).exists() for name in ("recipe.yaml", "bundle")):
         raise LuodiError(
             f"{run_folder} is no run's folder (it holds no recipe.yaml); `luodi list runs` shows what there is"
         )
