@@ -25,10 +25,8 @@ ICON = (
 
 def build(run_folder: Path) -> Path:
     """Writes report.html, report.json and plotly.min.js into the run folder; gives back report.html's path."""
-    if not any((Path(run_folder) / name).exists() for name in ("recipe.yaml", "bundle")):
-        raise LuodiError(
-            f"{run_folder} is no run's folder (it holds no recipe.yaml); `luodi list runs` shows what there is"
-        )
+    if not Path(run_folder).is_dir():
+        raise LuodiError(f"{run_folder} is no folder of a run; `luodi list runs` shows what there is")
     view = View(Path(run_folder))
     _plotly(view.folder / "plotly.min.js")
     atomic.write_json(view.folder / "report.json", report(view))
