@@ -58,7 +58,14 @@ def test_a_paired_loss_is_found_where_the_unpaired_is_noise():
     assert found.verdict == "worse"
     assert found.high > share(before)(np.arange(500))["accuracy"] - 0.024  # alone, the interval holds no verdict
     same = bootstrap(share(before), share(before), 500, 200, {"accuracy": "higher"})["accuracy"]
-    assert same.verdict == "same" and same.change == Change(value=0, low=0, high=0)
+    unseen = 1 - 0.025 ** (1 / 500)  # no row moved: the verdict is of these rows, the bounds of all that they stand for
+    assert same.verdict == "same" and same.change == Change(value=0, low=-unseen, high=unseen)
+
+
+def test_rows_that_are_all_right_do_not_show_that_all_are():
+    found = bootstrap(share(np.ones(36)), None, 36, 100, {"accuracy": "higher"})["accuracy"]
+    assert found.value == found.high == 1
+    assert abs(found.low - 0.902607) < 1e-6  # Clopper and Pearson's exact lower bound of 36 in 36
 
 
 def test_coverage_of_the_bootstrap():

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import ast
 import json as jsonlib
+import re
 from pathlib import Path
 from typing import Any
 
 from luodi.core import catalog
 from luodi.core.errors import LuodiError, nearest
+
+SIGNS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "min_length": "length at least"}
+ANNOTATED = re.compile(r"Annotated\[([^\[\]]+), ((?:Field|Slot)\([^()]*\))\]")
+BOUND = re.compile(r"(ge|gt|le|lt|min_length)=([^,)]+)")
 
 
 def listed(what: str, runs: Path, *, json: bool = False) -> str:
@@ -71,11 +76,26 @@ def _field(name: str, kind: str, default: ast.expr | None, lines: list[str], lin
     text = lines[line - 1]
     comment = text.partition("  # ")[2] if "  # " in text else ""
     value = ast.unparse(default) if default is not None else "required"
+    kind, bounds = _plain(kind)
     if isinstance(default, ast.Call) and default.args:  # Field(0.1, ge=0, lt=1)
-        bounds = ", ".join(f"{k.arg} {ast.unparse(k.value)}" for k in default.keywords if k.arg)
+        bounds += [f"{SIGNS[k.arg]} {ast.unparse(k.value)}" for k in default.keywords if k.arg in SIGNS]
         value = ast.unparse(default.args[0])
-        comment = "; ".join(part for part in (comment, bounds) if part)
+    comment = "; ".join(part for part in (comment, ", ".join(bounds)) if part)
     return {"name": name, "type": kind, "default": "required" if value == "..." else value, "about": comment}
+
+
+def _plain(kind: str) -> tuple[str, list[str]]:
+    """A field's type as its reader writes it, and its bounds: `Annotated[int, Field(ge=1)]` is int, at least 1."""
+    bounds: list[str] = []
+
+    def simpler(found: re.Match[str]) -> str:
+        bounds.extend(f"{SIGNS[key]} {value}" for key, value in BOUND.findall(found[2]))
+        slot = re.match(r"Slot\('(\w+)'\)", found[2])
+        return f"one of {slot[1]}" if slot else found[1]
+
+    while (shorter := ANNOTATED.sub(simpler, kind)) != kind:
+        kind = shorter
+    return kind, bounds
 
 
 def _text(facts: dict[str, Any]) -> str:

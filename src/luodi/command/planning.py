@@ -84,6 +84,10 @@ def _past(folder: Path) -> dict[str, float]:
     return {jsonlib.dumps(note["step"], sort_keys=True): note["seconds"] for note in notes}
 
 
+def _round(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1 else "less than 1"
+
+
 def _text(facts: dict[str, Any]) -> str:
     lines = [f"{facts['recipe']}: device {facts['device']}, {facts['threads']} threads"]
     if facts["model"]:
@@ -95,7 +99,7 @@ def _text(facts: dict[str, Any]) -> str:
             about.append(f"{step['last_time_seconds']:.1f} s last time")
         if step["forecast"]:
             cost = step["forecast"]
-            about.append(f"about {cost['seconds']:.0f} s and {cost['memory_mb']:,.0f} MB")
+            about.append(f"about {_round(cost['seconds'])} s and {_round(cost['memory_mb'])} MB")
         lines.append(f"  {step['number']}. {step['name']:<12} {', '.join(about)}".rstrip())
     lines += [facts["unknown"]] if facts["unknown"] else []
     lines += ["", "cannot be run:", *(f"  {one}" for one in facts["problems"])] if facts["problems"] else ["can be run"]

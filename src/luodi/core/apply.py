@@ -26,7 +26,7 @@ def apply(step: Step, bundle: Bundle, run: Run, number: int = 1) -> Bundle:
     facts = step.facts(have)
     before = bundle.golden
     after = step(replace(bundle, notes={}), run)
-    after = replace(after, facts=((after.facts | bundle.facts) - facts.ends - bundle.task.gives) | facts.gives)
+    after = replace(after, facts=(after.facts - facts.ends - bundle.task.gives) | facts.gives)
     if not after.forms:
         after = replace(after, facts=after.facts - {"forms"})
     if after.data is not None and after.data is not bundle.data and after.data.origin is not None:

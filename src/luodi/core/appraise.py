@@ -13,6 +13,7 @@ from luodi.core.weights import touched
 from luodi.core.work import Place, Work, answers, held_out
 
 WEIGHINGS = 3  # children that weigh one bundle
+SERVERS = 2  # server processes that are weighed
 
 
 def evidence_of(work: Work, before: Place, after: Place, last: bool) -> Place:
@@ -105,9 +106,9 @@ def _weighed(work: Work, after: Place, head: dict[str, Any], form: str, past: Ev
     found["memory_mb"] = statistics.repeated(weighed, old.get("memory_mb"))
     serve_is_there = not catalog.missing({"fastapi": "serve", "uvicorn": "serve"})
     if serve_is_there and not work.run.rehearse and (last or past is None or past.form != form):
-        whole = measure.weigh_server(after.path, form, work.trust)
-        if whole is not None:
-            found["process_mb"] = statistics.repeated([whole], old.get("process_mb"))
+        whole = [measure.weigh_server(after.path, form, work.trust) for _ in range(SERVERS)]
+        if None not in whole:
+            found["process_mb"] = statistics.repeated([mb for mb in whole if mb], old.get("process_mb"))
     return found
 
 

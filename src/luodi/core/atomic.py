@@ -47,8 +47,8 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> Path:
         shutil.rmtree(aside)
     aside.mkdir()
     fill(aside)
-    for folder in (aside, *(p for p in aside.rglob("*") if p.is_dir())):
-        _flush(folder)
+    for one in (*aside.rglob("*"), aside):
+        _flush(one)
     if path.exists():
         path.rename(old)
     aside.rename(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from luodi.core import catalog
+from luodi.core import catalog, limits
 from luodi.core.errors import LuodiError, Refused
 from luodi.core.step import Step
 
@@ -34,7 +34,8 @@ def problem(step: Step, have: frozenset[str], task: Task, config: ModelConfig | 
             ended: dict[str, str] | None = None) -> str | None:  # fmt: skip
     """Why this step cannot run on a bundle with these facts, or None."""
     facts = step.facts(have)
-    for fact in sorted(facts.needs - have):
+    order = list(_MAKERS)  # what is lacking first is said first: without a model there is no float model either
+    for fact in sorted(facts.needs - have, key=lambda fact: order.index(fact) if fact in order else len(order)):
         if ended and fact in ended:
             return f"{where} needs {fact!r}, which {ended[fact]} ended; {_MAKERS.get(fact, '')}".rstrip("; ")
         so_far = f"so far: {', '.join(sorted(have)) or 'nothing'}"
@@ -58,6 +59,11 @@ def problems(recipe: Recipe, task: Task, config: ModelConfig | None, stored: fro
         facts = step.facts(have)
         ended.update(dict.fromkeys(facts.ends & have, where))
         have = (have - facts.ends) | facts.gives
+    for metric in recipe.limits.drop:
+        try:
+            limits.full_name(metric, list(task.metrics()))
+        except LuodiError as error:
+            found.append(str(error))
     for extra in missing_extras(recipe):
         found.append(f"the extra {extra!r} is not installed: pip install 'luodi[{extra}]'")
     return found

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -84,8 +85,9 @@ def _do(job: dict[str, Any]) -> None:
     except Exception:
         result = {"error": traceback.format_exc()}
     aside = Path(job["answer"] + ".part")
-    aside.write_text(json.dumps(result), encoding="utf-8")
-    aside.replace(job["answer"])
+    with suppress(FileNotFoundError):  # who asked has stopped and taken its folder away
+        aside.write_text(json.dumps(result), encoding="utf-8")
+        aside.replace(job["answer"])
 
 
 def _serve(preload: list[str]) -> None:

@@ -65,11 +65,9 @@ def run(
 
 
 def refuse_all(recipe: Recipe, start: Bundle, *, known: bool = True) -> None:
-    """Raises Refused with every problem of order, conflict or missing extras, or of the model once the rows are
-    `known`, and LuodiError for a limit on a metric that the task does not have."""
+    """Raises Refused with every problem of order, conflict, limits or missing extras, or of the model once the rows
+    are `known`."""
     found = check.problems(recipe, start.task, start.config, start.facts)
-    for metric in recipe.limits.drop:
-        limits.full_name(metric, list(start.task.metrics()))
     built = check.build_problem(start) if known else None
     found += [built] if built else []
     if found:

@@ -42,15 +42,30 @@ def bootstrap(score: Score, before: Score | None, count: int, resamples: int,
                 paired[name].append(new[name] - past[name])
     found = {}
     for name in value:
-        low, high = _bounds(np.asarray(drawn[name]))
-        change = None
-        if name in paired:
-            change_low, change_high = _bounds(np.asarray(paired[name]))
-            change = Change(value=value[name] - old[name], low=change_low, high=change_high)
         direction = "higher" if better.get(name) == "higher" else "lower"
-        verdict = judge(change, direction, value[name]) if change else None
+        share = direction == "higher" and 0 <= value[name] <= 1
+        low, high = _bounds(np.asarray(drawn[name]))
+        if share and low == high and count:
+            low, high = max(low - _unseen(count), 0.0), min(high + _unseen(count), 1.0)
+        change = verdict = None
+        if name in paired:
+            change = Change(value=value[name] - old[name], **_ends(_bounds(np.asarray(paired[name]))))
+            verdict = judge(change, direction, value[name])
+            if share and change.low == change.high == 0 and count:  # the verdict is of these rows, the bounds of all
+                change = Change(value=0.0, low=-_unseen(count), high=_unseen(count))
         found[name] = Measure(value=value[name], low=low, high=high, count=count, change=change, verdict=verdict)
     return found
+
+
+def _ends(bounds: tuple[float, float]) -> dict[str, float]:
+    return {"low": bounds[0], "high": bounds[1]}
+
+
+def _unseen(count: int) -> float:
+    """The largest share of cases that `count` rows can all miss, 95% two-sided (Clopper and Pearson 1934).
+
+    A bootstrap of rows that are all alike has no width, though 36 right of 36 do not show 100%."""
+    return 1 - 0.025 ** (1 / count)
 
 
 def judge(change: Change, better: Literal["higher", "lower"], scale: float = 0.0) -> Verdict:
@@ -98,10 +113,12 @@ def exact(value: float, before: float | None = None) -> Measure:
 
 
 def repeated(values: list[float], before: Measure | None = None) -> Measure:
-    """The median of a few repeats, with their range in place of an interval; a change is judged by the two ranges."""
+    """The median of a few repeats, with their range in place of an interval; a change is judged by the two ranges, and
+    not at all if either is of one value."""
     value, low, high = float(np.median(values)), min(values), max(values)
     change = None
     if before is not None:
         change = Change(value=value - before.value, low=low - before.high, high=high - before.low)
-    return Measure(value=value, low=low, high=high, count=len(values), change=change,
-                   verdict=judge(change, "lower") if change else None)  # fmt: skip
+    alone = before is not None and min(len(values), before.count) < 2
+    verdict = "undecided" if alone else judge(change, "lower") if change else None
+    return Measure(value=value, low=low, high=high, count=len(values), change=change, verdict=verdict)

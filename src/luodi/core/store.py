@@ -172,15 +172,14 @@ def peek(path: Path) -> dict[str, Any]:
     return head
 
 
-def verify(path: Path, head: Mapping[str, Any], only: tuple[str, ...] = ("",)) -> None:
-    """Compares the SHA-256 of every listed file under these prefixes; raises Damaged with the file's name."""
+def verify(path: Path, head: Mapping[str, Any]) -> None:
+    """Compares the SHA-256 of every listed file, also of those not opened; raises Damaged with the file's name."""
     for name, wanted in head["sha256"].items():
-        if name.startswith(only):
-            file = path / name
-            if not file.is_file():
-                raise Damaged(f"{file} is missing")
-            if atomic.file_sha(file) != wanted:
-                raise Damaged(f"{file} was changed after the bundle was written (SHA-256 differs from bundle.json)")
+        file = path / name
+        if not file.is_file():
+            raise Damaged(f"{file} is missing")
+        if atomic.file_sha(file) != wanted:
+            raise Damaged(f"{file} was changed after the bundle was written (SHA-256 differs from bundle.json)")
 
 
 def load(
@@ -194,8 +193,7 @@ def load(
     if form is not None and form not in known:
         raise LuodiError(f"{path} has no form {form!r}; {nearest(form, known)}")
     with_torch = form in (None, "torch") and "weights.safetensors" in head["sha256"]
-    only = ("golden/", "evidence/", "assets/", "weights" if with_torch else f"forms/{form}/")
-    verify(path, head, ("",) if form is None else only)
+    verify(path, head)
     bundle = _read(path, head, Trust(tuple(trust), head["own"]))
     if with_torch:
         bundle = replace(bundle, model=_rebuild(bundle, head, path, device))

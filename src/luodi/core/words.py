@@ -68,7 +68,8 @@ def _cost(name: str, measure: Measure) -> str:
     if abs(ratio - 1) < 0.02:
         return ""
     if name == "p50_ms":
-        return f"{what} {1 / ratio:.3g}x faster" if ratio < 1 else f"{what} {ratio:.3g}x SLOWER"
+        said = f"{what} {1 / ratio:.3g}x faster" if ratio < 1 else f"{what} {ratio:.3g}x SLOWER"
+        return f"{said} ({measure.value:.3g} against {before:.3g} ms)"
     if ratio < 1:
         return f"{1 / ratio:.3g}x smaller {what}" if name == "size_mb" else f"{1 - ratio:.0%} less {what}"
     return f"{ratio:.3g}x LARGER {what}" if name == "size_mb" else f"{ratio - 1:.0%} MORE {what}"

@@ -92,7 +92,7 @@ def comparison(first: Path, second: Path) -> Comparison:
     if not _same_machine(a, b):
         why.append("times and memory are not comparable: they were measured on different machines")
     else:
-        why.append("times and memory were measured at different moments, so only clear differences count")
+        why.append("times and memory were measured at different moments: no verdict (a run measures its steps in turn)")
     names = list(dict.fromkeys([*a.evidence.measures, *b.evidence.measures]))
     ordered = [*(name for name in names if "." in name), *(name for name in names if "." not in name)]
     return Comparison(a, b, tuple(_difference(name, a, b, paired) for name in ordered), flips, tuple(why))
@@ -155,12 +155,10 @@ def _difference(name: str, a: Side, b: Side, paired: dict[str, Measure]) -> Diff
         return (
             Difference(name, first, second, found.change, found.verdict) if found else Difference(name, first, second)
         )
-    exact = first.low == first.high and second.low == second.high
-    if not exact and not _same_machine(a, b):
+    if name != "size_mb" and not _same_machine(a, b):
         return Difference(name, first, second)
     change = Change(value=second.value - first.value, low=second.low - first.high, high=second.high - first.low)
-    better = "higher" if name.startswith("throughput") else "lower"
-    return Difference(name, first, second, change, statistics.judge(change, better))
+    return Difference(name, first, second, change, statistics.judge(change, "lower") if name == "size_mb" else None)
 
 
 def _flips(old: Exam, new: Exam) -> list[Flips]:

@@ -40,9 +40,7 @@ class Train(Step):
     schedule: Annotated[Any, Slot("schedules")] = Field("cosine", validate_default=True)  # how the learning rate goes
     augment: tuple[Annotated[Any, Slot("augments")], ...] = ()  # random changes of the inputs, in order
     clip: Annotated[float, Field(gt=0)] | None = None  # largest norm of an update's whole gradient
-    patience: Annotated[int, Field(ge=1)] | None = (
-        None  # epochs without a better check; then the best weights come back
-    )
+    patience: Annotated[int, Field(ge=1)] | None = None  # epochs without a better check; the best weights come back
     watch: Literal["metric", "loss"] = "metric"  # what patience looks at, on the validation split
     zeros: Literal["keep", "refill"] = "keep"  # of a model that was pruned: zeros stay, or may grow again
     hold_mb: Annotated[float, Field(ge=0)] = 2048.0  # encoded examples up to this size are held in memory
