@@ -16,6 +16,7 @@ from luodi.core.errors import LuodiError
 from luodi.core.run import Run
 from luodi.core.thing import WrongThing, dump, make
 from luodi.train.loop.gradients import backward, mean_loss
+from luodi.train.loop.precision import Arithmetic
 
 CONVNET = {"convnet": {"widths": [4, 8], "hidden": 16, "dropout": 0.2}}
 MLP = {"mlp": {"hidden": [16]}}
@@ -193,10 +194,10 @@ def _masked(model, batch, truth):
 def test_accumulated_gradients_are_those_of_the_whole_batch():
     torch.manual_seed(0)
     model, (inputs, truth) = TwoHeads(), _two_batch(37)
-    loss = backward(_masked, model, list(model.parameters()), [(inputs, truth)], 1)
+    loss = backward(_masked, model, list(model.parameters()), [(inputs, truth)], 1, Arithmetic("fp32", "cpu"))
     whole = [p.grad.clone() for p in (*model.a.parameters(), *model.b.parameters())]
     pieces = [({"x": inputs["x"][at]}, {k: v[at] for k, v in truth.items()}) for at in torch.arange(37).split(10)]
-    again = backward(_masked, model, list(model.parameters()), pieces, 1)
+    again = backward(_masked, model, list(model.parameters()), pieces, 1, Arithmetic("fp32", "cpu"))
     parts = [p.grad for p in (*model.a.parameters(), *model.b.parameters())]
     assert torch.allclose(loss, again, rtol=1e-12)
     for one, other in zip(whole, parts, strict=True):

@@ -54,6 +54,7 @@ def _facts(recipe: Recipe, out: Path, cache: Path, trust: tuple[str, ...]) -> di
         steps.append({
             "number": number, "name": catalog.name_of(type(step)), "step": dump(step, short=True),
             "forecast": asdict(forecast) if forecast else None, "last_time_seconds": before,
+            "cautions": step.cautions(device.choose(recipe.device)),
         })  # fmt: skip
     return {
         "recipe": recipe.name, "device": device.choose(recipe.device), "threads": threads, "steps": steps,
@@ -101,6 +102,7 @@ def _text(facts: dict[str, Any]) -> str:
             cost = step["forecast"]
             about.append(f"about {_round(cost['seconds'])} s and {_round(cost['memory_mb'])} MB")
         lines.append(f"  {step['number']}. {step['name']:<12} {', '.join(about)}".rstrip())
+        lines += [f"     {caution}" for caution in step["cautions"]]
     lines += [facts["unknown"]] if facts["unknown"] else []
     lines += ["", "cannot be run:", *(f"  {one}" for one in facts["problems"])] if facts["problems"] else ["can be run"]
     return "\n".join(lines)

@@ -29,6 +29,7 @@ SLOTS: dict[str, tuple[str, ...]] = {
     "sources": ("data/sources",),
     "runtimes": ("export/runtimes",),
     "updates": ("train/loop/updates",),
+    "scopes": ("train/loop/scopes",),
     "schedules": ("train/loop/schedules",),
     "augments": ("train/loop/augments/image",),
     "panels": ("report/panels",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from luodi.core import catalog, limits
+from luodi.core import catalog, device, limits
 from luodi.core.errors import LuodiError, Refused
 from luodi.core.step import Step
 
@@ -51,11 +51,14 @@ def problems(recipe: Recipe, task: Task, config: ModelConfig | None, stored: fro
     have = first_facts(task, recipe.data is not None or "rows" in stored, stored)
     ended: dict[str, str] = {}
     found: list[str] = []
+    chosen = device.choose(recipe.device)
     for number, step in enumerate(recipe.steps, 1):
         assert isinstance(step, Step)
         where = f"step {number} {catalog.name_of(type(step))}"
         wrong = problem(step, have, task, config, where, ended)
         found += [wrong] if wrong else []
+        lacking = step.lacks(chosen)
+        found += [f"{where} cannot work on {chosen}: {lacking}"] if lacking else []
         facts = step.facts(have)
         ended.update(dict.fromkeys(facts.ends & have, where))
         have = (have - facts.ends) | facts.gives

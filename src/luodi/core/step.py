@@ -52,6 +52,14 @@ class Step(Thing):
         """Why this step cannot do this task or model, in the nature of things; None: it can."""
         return None
 
+    def lacks(self, device: str) -> str | None:
+        """Why this step cannot work on a device; None: it can."""
+        return None
+
+    def cautions(self, device: str) -> tuple[str, ...]:
+        """What `plan` should say of this step on a device before it is run, a sentence each."""
+        return ()
+
     def forecast(self, outlook: Outlook) -> Forecast | None:
         """What this step will take, roughly; None: too little to tell, or not known."""
         return None

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from luodi.core.outlook import Forecast, Outlook
     from luodi.core.run import Run
     from luodi.core.task import Task
+    from luodi.train.loop.examples import Examples
     from luodi.train.loop.plan import Plan
+    from luodi.train.loop.sampler import Shuffled
     from luodi.train.loop.validation import Validation
 
 
@@ -39,6 +41,12 @@ class Train(Step):
     update: Annotated[Any, Slot("updates")] = Field("adamw", validate_default=True)  # how gradients move the weights
     schedule: Annotated[Any, Slot("schedules")] = Field("cosine", validate_default=True)  # how the learning rate goes
     augment: tuple[Annotated[Any, Slot("augments")], ...] = ()  # random changes of the inputs, in order
+    learn: Annotated[Any, Slot("scopes")] = Field("all", validate_default=True)  # which weights learn, at which rate
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the forward and backward passes; weights stay fp32
+    compile: bool = False  # one compiled graph (static) in place of one operation after the other (eager)
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = (
+        0  # processes that read and encode ahead, for rows not held in memory
+    )
     clip: Annotated[float, Field(gt=0)] | None = None  # largest norm of an update's whole gradient
     patience: Annotated[int, Field(ge=1)] | None = None  # epochs without a better check; the best weights come back
     watch: Literal["metric", "loss"] = "metric"  # what patience looks at, on the validation split
@@ -58,6 +66,16 @@ class Train(Step):
                 return f"{name_of(type(augment))} changes an {augment.kind}, and no input of this task is one"
         return None
 
+    def lacks(self, device: str) -> str | None:
+        from luodi.train.loop.precision import refused
+
+        return refused(self.precision, device)
+
+    def cautions(self, device: str) -> tuple[str, ...]:
+        from luodi.train.loop.exact import cautions
+
+        return cautions(device, compiled=self.compile)
+
     def forecast(self, outlook: Outlook) -> Forecast:
         """Forward and backward are the work of three forwards; weights, gradients and two moments are held."""
         from luodi.core.outlook import FLOPS_A_CORE, Forecast
@@ -73,6 +91,8 @@ class Train(Step):
         from luodi.train.loop.identity import identity
         from luodi.train.loop.patience import Patience
 
+        if lacking := self.lacks(run.device):
+            raise LuodiError(f"train: {lacking}")
         zeros = self.zeros if bundle.model is not None else "refill"  # a fresh model was not pruned
         bundle = bundle.ready(run)
         assert bundle.data is not None and bundle.model is not None
@@ -81,7 +101,7 @@ class Train(Step):
         run.log("note", {"text": how})
         checkpoint = Checkpoint(run.out / "checkpoint", identity(self, bundle, run), self.checkpoint_seconds)
         patience = Patience(self.patience, self.watch, bundle.task.metrics())
-        plan = self._plan(bundle.task, examples.count, zeros, run)
+        plan = self._plan(bundle.task, examples, zeros, run)
         state = fit(bundle.model, examples, plan, run, checkpoint, patience, validation)
         if run.rank == 0:
             checkpoint.remove()
@@ -89,16 +109,28 @@ class Train(Step):
         notes = {"history": state.history, "updates": state.step, "best_epoch": patience.epoch or None, "examples": how}
         return done.replace(facts=(done.facts | self.gives) - self.ends).noting(**notes)
 
-    def _plan(self, task: Task, count: int, zeros: Literal["keep", "refill"], run: Run) -> Plan:
+    def _plan(self, task: Task, examples: Examples, zeros: Literal["keep", "refill"], run: Run) -> Plan:
         from luodi.train.loop.plan import Plan
         from luodi.train.loop.sampler import Shuffled
 
+        sampler = Shuffled(examples.count, run)
+        workers = self.workers if self.workers != "auto" else self._fastest(examples, sampler, run)
         specs = task.inputs_specs()
         changes = [(name, augment) for augment in self.augment for name in specs if specs[name].kind == augment.kind]
         return Plan(
-            Shuffled(count, run), task.loss, self.update, self.schedule, tuple(changes), (run.log,), self.epochs,
-            self.batch_size, self.accumulate, self.learning_rate, self.clip, zeros,
+            sampler, task.loss, self.update, self.schedule, tuple(changes), (run.log,), self.epochs,
+            self.batch_size, self.accumulate, self.learning_rate, self.clip, zeros, self.learn, self.precision,
+            self.compile, workers,
         )  # fmt: skip
+
+    def _fastest(self, examples: Examples, sampler: Shuffled, run: Run) -> int:
+        from luodi.train.loop.loading import fastest
+
+        found, rates = fastest(examples, sampler.order(0).split(self.batch_size), run.device)
+        if rates:
+            told = ", ".join(f"{workers}: {rate * self.batch_size:,.0f}" for workers, rate in rates.items())
+            run.log("note", {"text": f"{found} workers load fastest (examples a second by workers: {told})"})
+        return found
 
     def _validation(self, bundle: Bundle, run: Run) -> Validation | None:
         """The check after each epoch, None without validation rows."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -33,6 +33,10 @@ class Examples(Protocol):
         """Inputs and truth of these row numbers (int64, on the CPU), on the training device."""
         ...
 
+    def on(self, device: str) -> Examples:
+        """The same examples, given out on another device."""
+        ...
+
 
 @dataclass(frozen=True)
 class Held:
@@ -51,6 +55,10 @@ class Held:
             {name: tensor.index_select(0, rows) for name, tensor in self.truth.items()},
         )
 
+    def on(self, device: str) -> Held:
+        inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
+        return Held(inputs, {name: tensor.to(device) for name, tensor in self.truth.items()}, self.count, device)
+
 
 @dataclass(frozen=True)
 class Read:
@@ -67,6 +75,9 @@ class Read:
     def batch(self, rows: Tensor) -> Pair:
         inputs, truth = _encode(self.task, self.rows.take(rows.numpy()))
         return _tensors(inputs, self.device), _tensors(truth, self.device)
+
+    def on(self, device: str) -> Read:
+        return replace(self, device=device)
 
 
 def examples_of(task: Task, rows: Rows, device: str, hold_mb: float) -> tuple[Examples, str]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from luodi.core.errors import LuodiError
 from luodi.train.loop.allocator import memory_held
 from luodi.train.loop.gradients import backward
+from luodi.train.loop.graph import Compiled
 from luodi.train.loop.interrupt import Interrupt
 from luodi.train.loop.layout import channels_last
+from luodi.train.loop.learning import Learning
+from luodi.train.loop.memories import Joined
+from luodi.train.loop.precision import Arithmetic
 from luodi.train.loop.progress import Progress
 from luodi.train.loop.settings import default_generator, settled
 from luodi.train.loop.state import State
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from luodi.core.run import Run
     from luodi.train.loop.checkpoint import Checkpoint
     from luodi.train.loop.examples import Examples
-    from luodi.train.loop.movers import Mover
+    from luodi.train.loop.movers import Memory
     from luodi.train.loop.patience import Patience
     from luodi.train.loop.plan import Plan
     from luodi.train.loop.validation import Checked
@@ -44,27 +47,26 @@ def fit(
     """
     from torch.nn.utils import clip_grad_norm_
 
-    parameters = _trained(model)
+    learning = Learning(model, plan.scope, plan.update)
     with settled(run), memory_held(), channels_last(model, run.device), Interrupt() as interrupt:
-        zeros, progress, generator = (
-            Zeros(model, plan.zeros, run),
-            Progress(plan.listeners),
-            default_generator(run.device),
-        )
-        mover = plan.update.build(model)
-        state = _state(model, mover, plan, run, patience)
+        zeros, progress = Zeros(model, plan.zeros, run), Progress(plan.listeners)
+        arithmetic, generator = Arithmetic(plan.precision, run.device), default_generator(run.device)
+        state = _state(model, Joined({"update": learning.memory, "arithmetic": arithmetic.memory}), plan, run, patience)
         state.resume(checkpoint, run)
+        forward: Any = Compiled(model, run) if plan.compile else model
         while state.epoch < plan.epochs_in(run) and not patience.over:
             start = time.monotonic()
             model.train()
-            for rows in plan.updates(plan.sampler.order(state.epoch), run)[state.at :]:
+            parameters = learning.begin(state.epoch)
+            updates = plan.updates(plan.sampler.order(state.epoch), run)[state.at :]
+            for batches in plan.batches(examples, updates, state.step, run):
                 generator.manual_seed(run.seed_for("step", state.step, run.rank))
-                batches = plan.batches(examples, rows, state.step, run)
-                state.losses[state.at] = backward(plan.objective, model, parameters, batches, run.world)
+                state.losses[state.at] = backward(plan.objective, forward, parameters, batches, run.world, arithmetic)
                 zeros.calm()
-                if plan.clip is not None:
-                    clip_grad_norm_(parameters, plan.clip)
-                mover.move(plan.rate(state.step, state.total))
+                if arithmetic.usable(parameters):
+                    if plan.clip is not None:
+                        clip_grad_norm_(parameters, plan.clip)
+                    learning.move(plan.rate(state.step, state.total))
                 zeros.keep()
                 state.step += 1
                 progress.tick(state)
@@ -73,22 +75,16 @@ def fit(
             state.end_epoch(plan.rate(state.step - 1, state.total), progress, validate, start)
             if interrupt.asked or checkpoint.due(epoch_ends=True):
                 state.keep(run, checkpoint, interrupt)
+        learning.end()
         patience.restore(model, checkpoint.path)
     model.eval()
     return state
 
 
-def _trained(model: nn.Module) -> list[nn.Parameter]:
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not parameters:
-        raise LuodiError("this model has nothing to train: all its weights are frozen")
-    return parameters
-
-
-def _state(model: nn.Module, mover: Mover, plan: Plan, run: Run, patience: Patience) -> State:
+def _state(model: nn.Module, memory: Memory, plan: Plan, run: Run, patience: Patience) -> State:
     """Nothing done yet."""
     import torch
 
     count = len(plan.updates(plan.sampler.order(0), run))
     losses = torch.zeros(count, device=run.device)
-    return State(model, mover.memory, patience, losses, count * plan.epochs_in(run))
+    return State(model, memory, patience, losses, count * plan.epochs_in(run))

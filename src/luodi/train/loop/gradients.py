@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from luodi.train.loop.examples import Pair
+    from luodi.train.loop.precision import Arithmetic
     from luodi.train.loop.slots import Objective
 
 SMALLEST = 1e-12  # a batch whose weights are all 0 has a loss of 0, not of 0 / 0
@@ -28,31 +29,38 @@ def mean_loss(losses: Losses) -> Tensor:
 
 
 def backward(
-    objective: Objective, model: nn.Module, parameters: Sequence[nn.Parameter], batches: Sequence[Pair], world: int
-) -> Tensor:
-    """Sets the gradients of these parameters of the model for one update; returns the loss, detached."""
+    objective: Objective, model: nn.Module, parameters: Sequence[nn.Parameter], batches: Sequence[Pair], world: int,
+    arithmetic: Arithmetic,
+) -> Tensor:  # fmt: skip
+    """Sets the gradients of these parameters of the model for one update, times the loss scale; returns the loss,
+    detached."""
     for parameter in parameters:
         parameter.grad = None
     if len(batches) == 1 and world == 1:
-        loss = mean_loss(objective(model, *batches[0]))
-        loss.backward()
+        with arithmetic.forward():
+            loss = mean_loss(objective(model, *batches[0]))
+        arithmetic.up(loss).backward()
         return loss.detach()
-    return _accumulated(objective, model, parameters, batches, world)
+    return _accumulated(objective, model, parameters, batches, world, arithmetic)
 
 
 def _accumulated(
-    objective: Objective, model: nn.Module, parameters: Sequence[nn.Parameter], batches: Sequence[Pair], world: int
-) -> Tensor:
+    objective: Objective, model: nn.Module, parameters: Sequence[nn.Parameter], batches: Sequence[Pair], world: int,
+    arithmetic: Arithmetic,
+) -> Tensor:  # fmt: skip
     """Exact for several names with different weights: each name's gradients are summed before they are divided."""
     import torch
 
     summed: dict[str, list[Tensor]] = {}  # name -> [summed losses, summed weights, gradient of each parameter...]
     shares: dict[str, float] = {}
     for inputs, truth in batches:
-        losses = objective(model, inputs, truth)
+        with arithmetic.forward():
+            losses = objective(model, inputs, truth)
         for place, (name, (each, weights, share)) in enumerate(losses.items()):
             total, more = each.sum(), place + 1 < len(losses)
-            found = torch.autograd.grad(total, parameters, retain_graph=more, allow_unused=True, materialize_grads=True)
+            found = torch.autograd.grad(
+                arithmetic.up(total), parameters, retain_graph=more, allow_unused=True, materialize_grads=True
+            )
             new = [total.detach(), weights.sum().detach(), *found]
             old = summed.get(name)
             summed[name] = new if old is None else [a + b for a, b in zip(old, new, strict=True)]

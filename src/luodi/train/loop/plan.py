@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from luodi.core.errors import LuodiError
-from luodi.train.loop.slots import Augment, Listener, Objective, Sampler, Schedule, Update
+from luodi.train.loop.loading import loaded
+from luodi.train.loop.precision import Precision
+from luodi.train.loop.scopes.all import All
+from luodi.train.loop.slots import Augment, Listener, Objective, Sampler, Schedule, Scope, Update
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +37,10 @@ class Plan:
     learning_rate: float = 1e-3
     clip: float | None = None  # largest norm of an update's whole gradient
     zeros: Literal["keep", "refill"] = "keep"  # whether weights that were pruned stay zero
+    scope: Scope = field(default_factory=All)
+    precision: Precision = "fp32"
+    compile: bool = False  # one compiled graph in place of one operation after the other
+    workers: int = 0  # processes that read ahead
 
     def epochs_in(self, run: Run) -> int:
         return 1 if run.rehearse else self.epochs
@@ -53,12 +61,18 @@ class Plan:
             raise LuodiError(f"{len(order)} rows cannot be shared among {run.world} processes; use fewer")
         return cut[:REHEARSED] if run.rehearse else cut
 
-    def batches(self, examples: Examples, rows: Tensor, step: int, run: Run) -> list[Pair]:
-        """This rank's part of an update, in pieces of `batch_size`, augmented."""
+    def batches(self, examples: Examples, updates: Sequence[Tensor], step: int, run: Run) -> Iterator[list[Pair]]:
+        """This rank's part of each update, in pieces of `batch_size`, augmented; `step` is the number of the first."""
+        parts = [self.parts(rows, run) for rows in updates]
+        stream = loaded(examples, [piece for pieces in parts for piece in pieces], self.workers, run.device)
+        for at, pieces in enumerate(parts, step):
+            yield [self._augmented(next(stream), at, micro, run) for micro in range(len(pieces))]
+
+    def parts(self, rows: Tensor, run: Run) -> Sequence[Tensor]:
+        """The row numbers of this rank's part of an update, in pieces of `batch_size`."""
         if self.accumulate == 1 and run.world == 1:
-            return [self._augmented(examples.batch(rows), step, 0, run)]
-        parts = rows.tensor_split(run.world)[run.rank].split(self.batch_size)
-        return [self._augmented(examples.batch(part), step, micro, run) for micro, part in enumerate(parts)]
+            return [rows]
+        return rows.tensor_split(run.world)[run.rank].split(self.batch_size)
 
     def _augmented(self, pair: Pair, step: int, micro: int, run: Run) -> Pair:
         """The inputs after every augment; its dice are a function of (seed, scope, augment, update, piece, rank)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from luodi.core.thing import Thing
@@ -36,6 +36,17 @@ class Update(Thing):
 
     def build(self, model: nn.Module) -> Mover:
         """What moves this model's trainable parameters, on the device where they are."""
+        raise NotImplementedError
+
+
+class Scope(Thing):
+    """Which weights learn, and at which share of the learning rate."""
+
+    steady: ClassVar[bool] = True  # the same rates in every epoch
+
+    def rates(self, stages: Sequence[str], epoch: int) -> list[float]:
+        """What each stage's learning rate is multiplied with in an epoch (0: frozen); stages go from the input to the
+        output, the heads last."""
         raise NotImplementedError
 
 

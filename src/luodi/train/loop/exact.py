@@ -1,0 +1,14 @@
+"""Where a training that was killed cannot promise the same bits."""
+
+from __future__ import annotations
+
+
+def cautions(device: str, *, compiled: bool) -> tuple[str, ...]:
+    """Sentences for `plan`; none: a training that is killed and started again ends with the same bits."""
+    found = []
+    kind = device.partition(":")[0]
+    if compiled:
+        found.append("compile: a graph compiled again may round differently: resuming is close, not bit for bit")
+    if kind != "cpu":
+        found.append(f"{kind}: some of its kernels add in a changing order: resuming is close, not bit for bit")
+    return tuple(found)
