@@ -27,7 +27,14 @@ TRAIN = {
 SGD = {"train": {"epochs": 4, "batch_size": 8, "accumulate": 2, "update": {"sgd": {"variant": "nesterov"}}}}
 FOREIGN = {"train": {"epochs": 4, "batch_size": 16, "update": f"{Path(__file__).with_name('own_update.py')}:OwnUpdate"}}
 BY_HAND = {"by_hand": {"epochs": 8, "batch_size": 4, "checkpoint_seconds": 1e-6}}
+READ = {
+    "train": {
+        "epochs": 4, "batch_size": 12, "learn": {"gradual": {"every": 2}}, "precision": "bf16", "workers": 2, "hold_mb": 0,
+        "augment": ["affine"], "schedule": "constant", "checkpoint_seconds": 1e-6,
+    }
+}  # fmt: skip
 CASES = {
+    "read": lambda: (READ, images_bundle(CONVNET)),
     "train": lambda: (TRAIN, images_bundle(CONVNET)),
     "by_hand": lambda: (BY_HAND, table_bundle(TOTALS, {"mlp": {"hidden": [16, 8]}})),
     "sgd": lambda: (SGD, table_bundle(SIDES, {"mlp": {"hidden": [16], "dropout": 0.2}})),
@@ -91,7 +98,7 @@ def whole(processes, tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize(("case", "kills"), [("train", 8), ("by_hand", 5)])
+@pytest.mark.parametrize(("case", "kills"), [("train", 8), ("by_hand", 5), ("read", 4)])
 def test_killed_at_random_moments(processes, whole, tmp_path, case, kills):
     expected, seconds = whole(case)
     seed = int.from_bytes(os.urandom(4), "big")
