@@ -29,7 +29,8 @@ FOREIGN = {"train": {"epochs": 4, "batch_size": 16, "update": f"{Path(__file__).
 BY_HAND = {"by_hand": {"epochs": 8, "batch_size": 4, "checkpoint_seconds": 1e-6}}
 READ = {
     "train": {
-        "epochs": 4, "batch_size": 12, "learn": {"gradual": {"every": 2}}, "precision": "bf16", "workers": 2, "hold_mb": 0,
+        "epochs": 4, "batch_size": 12, "learn": {"gradual": {"every": 2}}, "precision": "bf16", "workers": 2,
+        "hold_mb": 0,
         "augment": ["affine"], "schedule": "constant", "checkpoint_seconds": 1e-6,
     }
 }  # fmt: skip

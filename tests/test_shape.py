@@ -89,10 +89,11 @@ MAY: dict[str, set[str]] = {
     **{family: {*CORE, "models", "train", family} for family in STEP_FOLDERS},
 }
 # At the top: they may import anything, and nobody imports them.
-TOP = ("command", "cli", "starter", "adopt", "__main__")
+TOP = ("command", "cli", "starter", "adopt", "doctor", "__main__")
 # Who is the exception, and why.
 EXCEPT = {
     ("__main__", "cli"), ("cli", "command"), ("cli", "starter"), ("command", "adopt"), ("command", "starter"),
+    ("command", "doctor"),
     ("command/demo.py", "cli"),  # a command line of its own, as __main__ is
 }  # fmt: skip
 

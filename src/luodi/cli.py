@@ -70,6 +70,13 @@ def predict(args: argparse.Namespace) -> int:
     return predict_inputs(args.bundle, args.inputs, args.form, tuple(args.trust), args.threads)
 
 
+def doctor(args: argparse.Namespace) -> int:
+    """Say what holds a recipe's training back, what to change, and what that gave when it was tried."""
+    from luodi.command.doctoring import doctor_recipe
+
+    return doctor_recipe(args.recipe, args.set, cache_folder(), tuple(args.trust), args.seconds, json=args.json)
+
+
 def serve(args: argparse.Namespace) -> int:
     """Serve a bundle over HTTP, with a page to try it; ready only after its golden requests were replayed."""
     from luodi.serve.app import serve as serve_bundle
@@ -129,7 +136,7 @@ def schema(args: argparse.Namespace) -> int:
 
 
 VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
-    "run": run, "plan": plan, "init": init, "predict": predict, "serve": serve, "report": report,
+    "run": run, "plan": plan, "doctor": doctor, "init": init, "predict": predict, "serve": serve, "report": report,
     "compare": compare, "import": import_, "list": list_, "show": show, "schema": schema,
 }  # fmt: skip
 
@@ -144,16 +151,16 @@ def parser() -> Parser:
         made[name] = verbs.add_parser(name, help=function.__doc__, description=function.__doc__, allow_abbrev=False)
     _recipe_verbs(made)
     _bundle_verbs(made)
-    for name in ("run", "plan", "compare", "import", "list", "show"):
+    for name in ("run", "plan", "doctor", "compare", "import", "list", "show"):
         made[name].add_argument("--json", action="store_true", help="print JSON for machines")
-    for name in ("run", "plan", "predict", "serve"):
+    for name in ("run", "plan", "doctor", "predict", "serve"):
         made[name].add_argument("--trust", action="append", default=[], metavar="./FILE.py:NAME",
                                 help="import path that a bundle may run; repeatable")  # fmt: skip
     return whole
 
 
 def _recipe_verbs(made: dict[str, Parser]) -> None:
-    for name in ("run", "plan"):
+    for name in ("run", "plan", "doctor"):
         made[name].add_argument("recipe", type=Path, help="a recipe file (YAML)")
         made[name].add_argument("--set", action="append", default=[], metavar="PATH=VALUE",
                                 help="change a field: steps.train.epochs=5; repeatable")  # fmt: skip
@@ -161,6 +168,7 @@ def _recipe_verbs(made: dict[str, Parser]) -> None:
         made[name].add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs")
     made["run"].add_argument("--rehearse", action="store_true", help="everything on 64 rows and a few updates")
     made["run"].add_argument("--strict", action="store_true", help="an undecided limit counts as missed")
+    made["doctor"].add_argument("--seconds", type=float, default=3.0, help="of each measurement")
     made["init"].add_argument("data", type=Path, help="a table (CSV, Parquet, JSON Lines), or images in class folders")
     made["init"].add_argument("--target", default="", help="the column to learn")
     made["init"].add_argument("--out", type=Path, default=Path("recipe.yaml"), help="the recipe to write")

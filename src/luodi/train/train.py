@@ -101,7 +101,7 @@ class Train(Step):
         run.log("note", {"text": how})
         checkpoint = Checkpoint(run.out / "checkpoint", identity(self, bundle, run), self.checkpoint_seconds)
         patience = Patience(self.patience, self.watch, bundle.task.metrics())
-        plan = self._plan(bundle.task, examples, zeros, run)
+        plan = self.plan(bundle.task, examples, zeros, run)
         state = fit(bundle.model, examples, plan, run, checkpoint, patience, validation)
         if run.rank == 0:
             checkpoint.remove()
@@ -109,7 +109,8 @@ class Train(Step):
         notes = {"history": state.history, "updates": state.step, "best_epoch": patience.epoch or None, "examples": how}
         return done.replace(facts=(done.facts | self.gives) - self.ends).noting(**notes)
 
-    def _plan(self, task: Task, examples: Examples, zeros: Literal["keep", "refill"], run: Run) -> Plan:
+    def plan(self, task: Task, examples: Examples, zeros: Literal["keep", "refill"], run: Run) -> Plan:
+        """The loop's slots filled by this step's fields."""
         from luodi.train.loop.plan import Plan
         from luodi.train.loop.sampler import Shuffled
 

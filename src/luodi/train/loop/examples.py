@@ -84,15 +84,20 @@ def examples_of(task: Task, rows: Rows, device: str, hold_mb: float) -> tuple[Ex
     """The rows' examples, held if their estimated size is at most `hold_mb`, and a sentence that says which."""
     if not len(rows):
         raise LuodiError("there are no rows to learn from; look at the split and at what the data steps before it kept")
-    inputs, truth = _encode(task, rows.take(np.arange(min(PROBE, len(rows)))))
-    one = sum(array.nbytes for array in (*inputs.values(), *truth.values())) / min(PROBE, len(rows))
-    size = one * len(rows) / 1e6
+    size = size_mb(task, rows)
     if size > hold_mb:
         told = f"{len(rows)} examples need about {size:.0f} MB, over {hold_mb:g} MB: read and encoded batch by batch"
         return Read(task, rows, device), told
     inputs, truth = encode_all(task, rows)
     told = f"{len(rows)} examples encoded once and held in memory ({size:.1f} MB)"
     return Held(_tensors(inputs, device), _tensors(truth, device), len(rows), device), told
+
+
+def size_mb(task: Task, rows: Rows) -> float:
+    """MB of all rows encoded, from the first few."""
+    inputs, truth = _encode(task, rows.take(np.arange(min(PROBE, len(rows)))))
+    one = sum(array.nbytes for array in (*inputs.values(), *truth.values())) / min(PROBE, len(rows))
+    return one * len(rows) / 1e6
 
 
 def encode_all(task: Task, rows: Rows) -> tuple[Arrays, Arrays]:

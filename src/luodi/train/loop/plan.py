@@ -64,9 +64,13 @@ class Plan:
     def batches(self, examples: Examples, updates: Sequence[Tensor], step: int, run: Run) -> Iterator[list[Pair]]:
         """This rank's part of each update, in pieces of `batch_size`, augmented; `step` is the number of the first."""
         parts = [self.parts(rows, run) for rows in updates]
-        stream = loaded(examples, [piece for pieces in parts for piece in pieces], self.workers, run.device)
+        stream = self.stream(examples, [piece for pieces in parts for piece in pieces], run)
         for at, pieces in enumerate(parts, step):
             yield [self._augmented(next(stream), at, micro, run) for micro in range(len(pieces))]
+
+    def stream(self, examples: Examples, pieces: Sequence[Tensor], run: Run) -> Iterator[Pair]:
+        """The examples of each piece, in order, before any augment."""
+        return loaded(examples, pieces, self.workers, run.device)
 
     def parts(self, rows: Tensor, run: Run) -> Sequence[Tensor]:
         """The row numbers of this rank's part of an update, in pieces of `batch_size`."""
