@@ -60,7 +60,7 @@ def _bottleneck(patient: Patient, reading: Reading, larger: Reading, parameters:
     if gain >= STARVED:
         return "CPU", (
             f"an update of {patient.step.batch_size} rows costs more than its arithmetic: with "
-            f"{larger.examples // larger.updates} rows {gain:.1f} times as many examples go through in the same time"
+            f"four times as many {gain:.1f} times as many examples go through in the same time"
         )
     forward = share["forward"] + share["backward"]
     return "device compute", f"{forward:.0%} of the time is the model's own arithmetic, and larger batches do not help"
