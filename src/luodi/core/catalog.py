@@ -30,6 +30,7 @@ SLOTS: dict[str, tuple[str, ...]] = {
     "runtimes": ("export/runtimes",),
     "updates": ("train/loop/updates",),
     "schedules": ("train/loop/schedules",),
+    "averages": ("train/loop/averages",),
     "augments": ("train/loop/augments/image",),
     "panels": ("report/panels",),
 }

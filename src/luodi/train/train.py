@@ -38,6 +38,7 @@ class Train(Step):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     update: Annotated[Any, Slot("updates")] = Field("adamw", validate_default=True)  # how gradients move the weights
     schedule: Annotated[Any, Slot("schedules")] = Field("cosine", validate_default=True)  # how the learning rate goes
+    average: Annotated[Any, Slot("averages")] | None = None  # of the weights: validated, and kept at the end
     augment: tuple[Annotated[Any, Slot("augments")], ...] = ()  # random changes of the inputs, in order
     clip: Annotated[float, Field(gt=0)] | None = None  # largest norm of an update's whole gradient
     patience: Annotated[int, Field(ge=1)] | None = None  # epochs without a better check; the best weights come back
@@ -97,7 +98,7 @@ class Train(Step):
         changes = [(name, augment) for augment in self.augment for name in specs if specs[name].kind == augment.kind]
         return Plan(
             Shuffled(count, run), task.loss, self.update, self.schedule, tuple(changes), (run.log,), self.epochs,
-            self.batch_size, self.accumulate, self.learning_rate, self.clip, zeros,
+            self.batch_size, self.accumulate, self.learning_rate, self.clip, zeros, self.average,
         )  # fmt: skip
 
     def _validation(self, bundle: Bundle, run: Run) -> Validation | None:

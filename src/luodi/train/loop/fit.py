@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from luodi.core.errors import LuodiError
 from luodi.train.loop.allocator import memory_held
+from luodi.train.loop.averaging import lending_of
 from luodi.train.loop.gradients import backward
 from luodi.train.loop.interrupt import Interrupt
 from luodi.train.loop.layout import channels_last
@@ -53,6 +55,7 @@ def fit(
         )
         mover = plan.update.build(model)
         state = _state(model, mover, plan, run, patience)
+        state.lending = lending_of(plan.average, mover.averager, model, partial(plan.inputs, examples, run))
         state.resume(checkpoint, run)
         while state.epoch < plan.epochs_in(run) and not patience.over:
             start = time.monotonic()
@@ -67,12 +70,15 @@ def fit(
                 mover.move(plan.rate(state.step, state.total))
                 zeros.keep()
                 state.step += 1
+                state.lending.after(state.step, state.total)
                 progress.tick(state)
                 if interrupt.asked or checkpoint.due(epoch_ends=False):
                     state.keep(run, checkpoint, interrupt)
             state.end_epoch(plan.rate(state.step - 1, state.total), progress, validate, start)
             if interrupt.asked or checkpoint.due(epoch_ends=True):
                 state.keep(run, checkpoint, interrupt)
+        if not patience.weights:  # which were validated as averages
+            state.lending.finish()
         patience.restore(model, checkpoint.path)
     model.eval()
     return state

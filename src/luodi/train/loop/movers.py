@@ -15,6 +15,8 @@ from luodi.core.thing import Json
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from luodi.train.loop.averaging import Averager
+
 
 class Memory(Protocol):
     """What goes into a checkpoint, and comes back from it."""
@@ -38,6 +40,7 @@ class Mover:
 
     move: Callable[[float], None]
     memory: Memory
+    averager: Averager | None = None  # of an update that trains other weights than it ends with
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from luodi.core.errors import LuodiError
-from luodi.train.loop.slots import Augment, Listener, Objective, Sampler, Schedule, Update
+from luodi.train.loop.slots import Augment, Average, Batch, Listener, Objective, Sampler, Schedule, Update
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +34,7 @@ class Plan:
     learning_rate: float = 1e-3
     clip: float | None = None  # largest norm of an update's whole gradient
     zeros: Literal["keep", "refill"] = "keep"  # whether weights that were pruned stay zero
+    average: Average | None = None  # of the weights: what is validated, and what the training ends with
 
     def epochs_in(self, run: Run) -> int:
         return 1 if run.rehearse else self.epochs
@@ -59,6 +61,13 @@ class Plan:
             return [self._augmented(examples.batch(rows), step, 0, run)]
         parts = rows.tensor_split(run.world)[run.rank].split(self.batch_size)
         return [self._augmented(examples.batch(part), step, micro, run) for micro, part in enumerate(parts)]
+
+    def inputs(self, examples: Examples, run: Run) -> Iterator[Batch]:
+        """The inputs of the first epoch's batches, the same on every rank: what batch norms' statistics come from."""
+        alone = replace(run, rank=0, world=1)
+        for step, rows in enumerate(self.updates(self.sampler.order(0), alone)):
+            for inputs, _ in self.batches(examples, rows, step, alone):
+                yield inputs
 
     def _augmented(self, pair: Pair, step: int, micro: int, run: Run) -> Pair:
         """The inputs after every augment; its dice are a function of (seed, scope, augment, update, piece, rank)."""

@@ -1,4 +1,4 @@
-"""The five slots of the loop: sampler, objective, update (with its schedule), augment, listeners."""
+"""The slots of the loop: sampler, objective, update (with schedule and average of the weights), augment, listeners."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from luodi.core.thing import Thing
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
 
+    from luodi.train.loop.averaging import Averager
     from luodi.train.loop.movers import Mover
 
 Batch = Mapping[str, "Tensor"]  # named tensors, the first axis is the batch
@@ -36,6 +37,14 @@ class Update(Thing):
 
     def build(self, model: nn.Module) -> Mover:
         """What moves this model's trainable parameters, on the device where they are."""
+        raise NotImplementedError
+
+
+class Average(Thing):
+    """Averages of the weights over the training: validated, and what the training ends with."""
+
+    def build(self, model: nn.Module) -> Averager:
+        """What averages this model's weights; nothing is averaged yet."""
         raise NotImplementedError
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from luodi.core.errors import LuodiError
 from luodi.core.thing import Json
 from luodi.core.weights import fill, plain_tensors
+from luodi.train.loop.averaging import Lending
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -37,6 +38,7 @@ class State:
     total: int  # updates of the whole training
     step: int = 0
     history: list[Json] = field(default_factory=list)
+    lending: Lending = field(default_factory=Lending)  # averages of the weights
 
     @property
     def epoch(self) -> int:
@@ -68,7 +70,7 @@ class State:
     ) -> None:
         """Validates, writes the epoch into the history and tells the listeners."""
         progress.tell(self)
-        checked = validate(self.model) if validate else None
+        checked = self._check(validate) if validate else None
         entry = {
             "epoch": self.epoch + 1,
             "train_loss": float(self.read_losses().mean()),
@@ -78,9 +80,14 @@ class State:
             "seconds": time.monotonic() - start,
         }
         self.history.append(entry)
-        if checked:
-            self.patience.hear(checked, self.epoch, self.model)
         progress.say("epoch", entry)
+
+    def _check(self, validate: Callable[[nn.Module], Checked]) -> Checked:
+        """Of the averaged weights, if there are any: patience keeps what was validated."""
+        with self.lending.lent():
+            checked = validate(self.model)
+            self.patience.hear(checked, self.epoch + 1, self.model)
+        return checked
 
     def resume(self, checkpoint: Checkpoint, run: Run) -> None:
         """Goes on from the checkpoint, if there is one of this training."""
@@ -106,14 +113,17 @@ class State:
         tensors = {f"model/{name}": tensor for name, tensor in plain_tensors(self.model)[0].items()}
         tensors |= {f"best/{name}": tensor for name, tensor in self.patience.weights.items()}
         tensors |= {f"memory/{name}": tensor for name, tensor in self.memory.tensors().items()}
+        tensors |= {f"average/{name}": tensor for name, tensor in self.lending.memory.tensors().items()}
         tensors["losses"] = self.losses
         best = {"score": self.patience.best, "epoch": self.patience.epoch, "since": self.patience.since}
         facts = {"step": self.step, "history": self.history, "best": best, "memory": self.memory.facts()}
+        facts["average"] = self.lending.memory.facts()
         checkpoint.save(tensors, facts)
 
     def _restore(self, saved: Saved, checkpoint: Checkpoint) -> None:
         fill(self.model, _under("model/", saved.tensors), plain_tensors(self.model)[1], checkpoint.path)
         self.memory.restore(_under("memory/", saved.tensors), saved.facts["memory"])
+        self.lending.memory.restore(_under("average/", saved.tensors), saved.facts["average"])
         self.losses.copy_(saved.tensors["losses"])
         self.step, self.history = saved.facts["step"], list(saved.facts["history"])
         best = saved.facts["best"]
