@@ -48,7 +48,7 @@ def test_ema_is_its_formula_buffers_included():
     for done, weights in enumerate(path[1:], 2):
         decay = min(0.6, (1 + done) / (10 + done))
         expected, seen = decay * expected + (1 - decay) * weights, decay * seen + (1 - decay) * done
-    with Lending(averager, model).lent():
+    with Lending(averager, model=model).lent():
         np.testing.assert_allclose(model.weight.detach().numpy(), expected, rtol=1e-12)
         assert float(model.seen) == pytest.approx(seen, rel=1e-12) and int(model.count) == 30
     np.testing.assert_array_equal(model.weight.detach().numpy(), path[-1])
@@ -60,7 +60,7 @@ def test_ema_is_its_formula_buffers_included():
 
 def test_swa_is_the_mean_from_its_start_on():
     model, averager, path = _walk({"swa": {"start": 0.6}}, 25)
-    Lending(averager, model).finish()
+    Lending(averager, model=model).finish()
     np.testing.assert_allclose(model.weight.detach().numpy(), path[15:].mean(0), rtol=1e-12)
 
 
@@ -69,7 +69,7 @@ def test_swa_before_its_start_lends_nothing():
     early = make("averages", {"swa": {"start": 0.9}}).build(model)
     early.after(3, 8)
     assert not early.pairs() and averager.pairs()
-    with Lending(early, model).lent():
+    with Lending(early, model=model).lent():
         np.testing.assert_array_equal(model.weight.detach().numpy(), path[-1])
 
 

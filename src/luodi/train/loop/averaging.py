@@ -14,6 +14,7 @@ from luodi.train.loop.movers import Memory
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from luodi.train.loop.movers import Mover
     from luodi.train.loop.slots import Average, Batch
 
 STATISTICS = (
@@ -23,23 +24,27 @@ STATISTICS = (
 Pairs = Sequence["tuple[Tensor, Tensor]"]  # (a tensor of the model, what it becomes)
 
 
-class Averager(Protocol):
+class Pairing(Protocol):
+    """Other weights for one model than those that are trained."""
+
+    @property
+    def stale(self) -> bool:
+        """Whether the model's batch norms have seen other weights than these."""
+        ...
+
+    def pairs(self) -> Pairs:
+        """The weights, none while there are none yet."""
+        ...
+
+
+class Averager(Pairing, Protocol):
     """Averages of one model's weights, kept up while it trains."""
 
     @property
     def memory(self) -> Memory: ...
 
-    @property
-    def stale(self) -> bool:
-        """Whether the model's batch norms have seen other weights than the averages."""
-        ...
-
     def after(self, done: int, total: int) -> None:
         """Called after every update; `done` of `total` are done."""
-        ...
-
-    def pairs(self) -> Pairs:
-        """The averages, none while there are none yet."""
         ...
 
 
@@ -60,7 +65,8 @@ class Nothing:
 class Lending:
     """The averages of a training, if it has any."""
 
-    averager: Averager | None = None
+    averager: Averager | None = None  # of the recipe
+    others: tuple[Pairing, ...] = ()  # of an update that ends with other weights than it trains
     model: nn.Module | None = None
     batches: Callable[[], Iterable[Batch]] = tuple  # inputs of training batches, the same at every call
 
@@ -76,7 +82,10 @@ class Lending:
     @contextmanager
     def lent(self) -> Generator[None]:
         """The model has the averages inside, and afterwards the weights that are trained, bit for bit."""
-        changed = self._changed()
+        changed = [tensor for tensor, _ in self._pairs()]
+        if self._norms():
+            found = {id(tensor): tensor for tensor in changed}
+            changed += [b for norm in self._norms() for b in norm.buffers(recurse=False) if id(b) not in found]
         kept = [tensor.detach().clone() for tensor in changed]
         self.finish()
         try:
@@ -86,20 +95,20 @@ class Lending:
 
     def finish(self) -> None:
         """Leaves the averages in the model."""
-        pairs = self.averager.pairs() if self.averager else ()
-        if self.averager is None or self.model is None or not pairs:
-            return
-        _copy(pairs)
-        if self.averager.stale:
+        _copy(self._pairs())
+        if self.model is not None and self._norms():
             estimate_statistics(self.model, islice(self.batches(), STATISTICS))
 
-    def _changed(self) -> list[Tensor]:
-        """Every tensor of the model that `finish` writes into, once."""
-        pairs = self.averager.pairs() if self.averager else ()
-        tensors = [tensor for tensor, _ in pairs]
-        if self.averager is not None and self.model is not None and pairs and self.averager.stale:
-            tensors += [buffer for norm in _norms(self.model) for buffer in norm.buffers(recurse=False)]
-        return list({id(tensor): tensor for tensor in tensors}.values())
+    def _shown(self) -> Sequence[Pairing]:
+        return (self.averager,) if self.averager else self.others
+
+    def _pairs(self) -> Pairs:
+        return [pair for one in self._shown() for pair in one.pairs()]
+
+    def _norms(self) -> list[nn.modules.batchnorm._BatchNorm]:
+        """The batch norms whose statistics do not fit the averages."""
+        stale = any(one.stale and one.pairs() for one in self._shown())
+        return norms_of(self.model) if stale and self.model is not None else []
 
 
 class RunningAverage:
@@ -146,11 +155,11 @@ class RunningAverage:
 
 
 def lending_of(
-    average: Average | None, averager: Averager | None, model: nn.Module, batches: Callable[[], Iterable[Batch]]
+    average: Average | None, movers: Sequence[Mover], model: nn.Module, batches: Callable[[], Iterable[Batch]]
 ) -> Lending:
-    """The recipe's average, or that of an update which has its own (`averager`), or none."""
-    made = average.build(model) if average is not None else averager
-    return Lending(made, model, batches) if made is not None else Lending()
+    """What a training lends: the recipe's average, or those of its movers, or nothing."""
+    others = tuple(mover.shown for mover in movers if mover.shown is not None)
+    return Lending(average.build(model) if average is not None else None, others, model, batches)
 
 
 def estimate_statistics(model: nn.Module, batches: Iterable[Batch]) -> None:
@@ -160,7 +169,7 @@ def estimate_statistics(model: nn.Module, batches: Iterable[Batch]) -> None:
     """
     import torch
 
-    norms = _norms(model)
+    norms = norms_of(model)
     if not norms:
         return
     momenta, modes = [norm.momentum for norm in norms], [(module, module.training) for module in model.modules()]
@@ -178,7 +187,8 @@ def estimate_statistics(model: nn.Module, batches: Iterable[Batch]) -> None:
         module.training = training
 
 
-def _norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+def norms_of(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """The batch norms of a model that keep running statistics."""
     from torch import nn
 
     kinds = (nn.modules.batchnorm._BatchNorm,)

@@ -55,7 +55,7 @@ def fit(
         )
         mover = plan.update.build(model)
         state = _state(model, mover, plan, run, patience)
-        state.lending = lending_of(plan.average, mover.averager, model, partial(plan.inputs, examples, run))
+        state.lending = lending_of(plan.average, (mover,), model, partial(plan.inputs, examples, run))
         state.resume(checkpoint, run)
         while state.epoch < plan.epochs_in(run) and not patience.over:
             start = time.monotonic()
@@ -69,17 +69,14 @@ def fit(
                     clip_grad_norm_(parameters, plan.clip)
                 mover.move(plan.rate(state.step, state.total))
                 zeros.keep()
-                state.step += 1
-                state.lending.after(state.step, state.total)
+                state.advance()
                 progress.tick(state)
                 if interrupt.asked or checkpoint.due(epoch_ends=False):
                     state.keep(run, checkpoint, interrupt)
             state.end_epoch(plan.rate(state.step - 1, state.total), progress, validate, start)
             if interrupt.asked or checkpoint.due(epoch_ends=True):
                 state.keep(run, checkpoint, interrupt)
-        if not patience.weights:  # which were validated as averages
-            state.lending.finish()
-        patience.restore(model, checkpoint.path)
+        state.end(checkpoint.path)
     model.eval()
     return state
 

@@ -15,7 +15,7 @@ from luodi.core.thing import Json
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from luodi.train.loop.averaging import Averager
+    from luodi.train.loop.averaging import Pairing
 
 
 class Memory(Protocol):
@@ -40,7 +40,7 @@ class Mover:
 
     move: Callable[[float], None]
     memory: Memory
-    averager: Averager | None = None  # of an update that trains other weights than it ends with
+    shown: Pairing | None = None  # of an update that ends with other weights than it trains
 
 
 @dataclass(frozen=True)

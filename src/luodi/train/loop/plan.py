@@ -66,8 +66,8 @@ class Plan:
         """The inputs of the first epoch's batches, the same on every rank: what batch norms' statistics come from."""
         alone = replace(run, rank=0, world=1)
         for step, rows in enumerate(self.updates(self.sampler.order(0), alone)):
-            for inputs, _ in self.batches(examples, rows, step, alone):
-                yield inputs
+            for micro, part in enumerate(rows.split(self.batch_size)):
+                yield self._augmented(examples.batch(part), step, micro, alone)[0]
 
     def _augmented(self, pair: Pair, step: int, micro: int, run: Run) -> Pair:
         """The inputs after every augment; its dice are a function of (seed, scope, augment, update, piece, rank)."""

@@ -13,6 +13,8 @@ from luodi.core.weights import fill, plain_tensors
 from luodi.train.loop.averaging import Lending
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor, nn
 
     from luodi.core.run import Run
@@ -49,6 +51,17 @@ class State:
     def at(self) -> int:
         """Updates done of the epoch in progress."""
         return self.step - self.epoch * len(self.losses)
+
+    def advance(self) -> None:
+        """One update more is done."""
+        self.step += 1
+        self.lending.after(self.step, self.total)
+
+    def end(self, path: Path) -> None:
+        """Puts the best weights back, or else the averages; `path`: of the checkpoint, for an error's text."""
+        if not self.patience.weights:  # which were validated as averages
+            self.lending.finish()
+        self.patience.restore(self.model, path)
 
     def read_losses(self) -> Tensor:
         """The losses of this epoch so far, on the CPU; raises LuodiError at the first one that is not a number."""
