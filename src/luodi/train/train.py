@@ -57,6 +57,8 @@ class Train(Step):
         for augment in self.augment:
             if augment.kind not in kinds:
                 return f"{name_of(type(augment))} changes an {augment.kind}, and no input of this task is one"
+        if self.average is not None and self.update.averages:
+            return f"{name_of(type(self.update))} averages the weights itself; leave `average` out"
         return None
 
     def forecast(self, outlook: Outlook) -> Forecast:
@@ -108,7 +110,8 @@ class Train(Step):
         assert bundle.data is not None
         rows = bundle.data.splits.get("validation")
         if rows is None or not len(rows):
-            if self.patience is not None:
-                raise LuodiError("train: patience needs validation rows; give `split` a validation share above 0")
+            who = "patience" if self.patience is not None else name_of(type(self.schedule)) * self.schedule.checks
+            if who:
+                raise LuodiError(f"train: {who} needs validation rows; give `split` a validation share above 0")
             return None
         return validation_of(bundle.task, rows, run, self.hold_mb)

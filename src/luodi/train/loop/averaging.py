@@ -9,6 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from luodi.core.thing import Json
+from luodi.train.loop.memories import Joined
 from luodi.train.loop.movers import Memory
 
 if TYPE_CHECKING:
@@ -48,19 +49,6 @@ class Averager(Pairing, Protocol):
         ...
 
 
-class Nothing:
-    """The memory of what remembers nothing."""
-
-    def tensors(self) -> Mapping[str, Tensor]:
-        return {}
-
-    def facts(self) -> Json:
-        return {}
-
-    def restore(self, tensors: Mapping[str, Tensor], facts: Json) -> None:
-        """Nothing to put back."""
-
-
 @dataclass(frozen=True)
 class Lending:
     """The averages of a training, if it has any."""
@@ -72,7 +60,7 @@ class Lending:
 
     @property
     def memory(self) -> Memory:
-        return self.averager.memory if self.averager else Nothing()
+        return self.averager.memory if self.averager else Joined({})
 
     def after(self, done: int, total: int) -> None:
         """Called after every update."""

@@ -67,13 +67,13 @@ def fit(
                 zeros.calm()
                 if plan.clip is not None:
                     clip_grad_norm_(parameters, plan.clip)
-                mover.move(plan.rate(state.step, state.total))
+                mover.move(plan.rate(state.step, state.total, state.checks))
                 zeros.keep()
                 state.advance()
                 progress.tick(state)
                 if interrupt.asked or checkpoint.due(epoch_ends=False):
                     state.keep(run, checkpoint, interrupt)
-            state.end_epoch(plan.rate(state.step - 1, state.total), progress, validate, start)
+            state.end_epoch(plan.rate(state.step - 1, state.total, state.checks), progress, validate, start)
             if interrupt.asked or checkpoint.due(epoch_ends=True):
                 state.keep(run, checkpoint, interrupt)
         state.end(checkpoint.path)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from luodi.core.errors import LuodiError
-from luodi.train.loop.slots import Augment, Average, Batch, Listener, Objective, Sampler, Schedule, Update
+from luodi.train.loop.slots import Augment, Average, Batch, Checks, Listener, Objective, Sampler, Schedule, Update
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,9 +39,9 @@ class Plan:
     def epochs_in(self, run: Run) -> int:
         return 1 if run.rehearse else self.epochs
 
-    def rate(self, step: int, total: int) -> float:
-        """The learning rate of an update."""
-        return self.learning_rate * self.schedule.factor(step, total)
+    def rate(self, step: int, total: int, checks: Checks = ()) -> float:
+        """The learning rate of an update, after these checks."""
+        return self.learning_rate * self.schedule.factor(step, total, checks)
 
     def updates(self, order: Tensor, run: Run) -> tuple[Tensor, ...]:
         """The row numbers of each update of an epoch, all ranks together.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from luodi.core.thing import Thing
@@ -35,6 +36,8 @@ class Objective(Protocol):
 class Update(Thing):
     """How gradients move the weights."""
 
+    averages: ClassVar[bool] = False  # whether it ends with averages of the weights that it trains
+
     def build(self, model: nn.Module) -> Mover:
         """What moves this model's trainable parameters, on the device where they are."""
         raise NotImplementedError
@@ -48,11 +51,24 @@ class Average(Thing):
         raise NotImplementedError
 
 
+@dataclass(frozen=True)
+class Check:
+    """What one validation brought."""
+
+    loss: float
+    score: float  # the main metric, the higher the better; NaN where the task has none or it is undefined
+
+
+Checks = Sequence[Check]
+
+
 class Schedule(Thing):
     """How the learning rate goes over a training."""
 
-    def factor(self, step: int, total: int) -> float:
-        """What the learning rate is multiplied with at update `step` (0 .. total - 1)."""
+    checks: ClassVar[bool] = False  # whether it looks at them: it then needs validation rows
+
+    def factor(self, step: int, total: int, checks: Checks = ()) -> float:
+        """What the learning rate is multiplied with at update `step` (0 .. total - 1), after these checks."""
         raise NotImplementedError
 
 

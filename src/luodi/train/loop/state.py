@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from math import nan
 from typing import TYPE_CHECKING
 
 from luodi.core.errors import LuodiError
 from luodi.core.thing import Json
 from luodi.core.weights import fill, plain_tensors
 from luodi.train.loop.averaging import Lending
+from luodi.train.loop.slots import Check
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +42,7 @@ class State:
     total: int  # updates of the whole training
     step: int = 0
     history: list[Json] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)  # of the epochs in the history
     lending: Lending = field(default_factory=Lending)  # averages of the weights
 
     @property
@@ -92,7 +95,7 @@ class State:
             "learning_rate": rate,
             "seconds": time.monotonic() - start,
         }
-        self.history.append(entry)
+        self._remember([entry])
         progress.say("epoch", entry)
 
     def _check(self, validate: Callable[[nn.Module], Checked]) -> Checked:
@@ -101,6 +104,15 @@ class State:
             checked = validate(self.model)
             self.patience.hear(checked, self.epoch + 1, self.model)
         return checked
+
+    def _remember(self, history: Iterable[Json]) -> None:
+        """Adds epochs to the history, and their checks to what a schedule sees."""
+        name, better = self.patience.main or ("", "higher")
+        for entry in history:
+            self.history.append(entry)
+            if entry["validation_loss"] is not None:
+                score = entry["validation"].get(name, nan)
+                self.checks.append(Check(entry["validation_loss"], score if better == "higher" else -score))
 
     def resume(self, checkpoint: Checkpoint, run: Run) -> None:
         """Goes on from the checkpoint, if there is one of this training."""
@@ -138,7 +150,8 @@ class State:
         self.memory.restore(_under("memory/", saved.tensors), saved.facts["memory"])
         self.lending.memory.restore(_under("average/", saved.tensors), saved.facts["average"])
         self.losses.copy_(saved.tensors["losses"])
-        self.step, self.history = saved.facts["step"], list(saved.facts["history"])
+        self.step = saved.facts["step"]
+        self._remember(saved.facts["history"])
         best = saved.facts["best"]
         self.patience.best, self.patience.epoch, self.patience.since = best["score"], best["epoch"], best["since"]
         self.patience.weights = _under("best/", saved.tensors)
