@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from small_data import SIDES, bundle_of, sha, table_bundle, table_rows
+from small_data import SIDES, TOTALS, bundle_of, sha, table_bundle, table_rows
 from test_averages import stopped_at
 from torch.optim import lr_scheduler
 
@@ -15,6 +16,7 @@ from luodi.core.catalog import entries
 from luodi.core.errors import LuodiError
 from luodi.core.run import Run
 from luodi.core.thing import dump, make
+from luodi.train.loop.rates import steepest
 from luodi.train.loop.slots import Check
 
 MLP = {"mlp": {"hidden": [16]}}
@@ -150,7 +152,7 @@ def test_plateau_in_a_training_goes_on_bit_for_bit(tmp_path):
 
 
 def test_plateau_without_validation_rows_is_refused(tmp_path):
-    with pytest.raises(LuodiError, match="plateau needs validation rows"):
+    with pytest.raises(LuodiError, match="this schedule needs validation rows"):
         trained(tmp_path, bundle=bundle_of(SIDES, MLP, table_rows(32, 0)), schedule="plateau")
 
 
@@ -158,3 +160,89 @@ def test_plateau_without_validation_rows_is_refused(tmp_path):
 def test_learns(tmp_path, name):
     history = trained(tmp_path, epochs=6, learning_rate=0.02, schedule=name).notes["history"]
     assert history[-1]["validation_loss"] < 0.6 * math.log(2) and history[-1]["train_loss"] < history[0]["train_loss"]
+
+
+# ---- the range finder ---------------------------------------------------------------------------------------------
+
+
+def test_the_steepest_descent_is_found():
+    """A sigmoid over the logarithm of the rate: steepest at its middle, whatever comes after the lowest point."""
+    rates = np.logspace(-6, 1, 100)
+    falling = 2.3 - 2 / (1 + np.exp(-3 * (np.log(rates) - math.log(3e-3))))
+    rising = np.where(rates > 0.1, 4 * np.log(rates / 0.1), 0)
+    dice = np.random.default_rng(0)
+    difficulty = dice.normal(0, 0.5, 100)  # of the batches: the same for both copies
+    losses = falling + rising + difficulty + dice.normal(0, 0.02, 100)
+    found = steepest(_curve(rates, losses, 2.3 + difficulty))
+    assert found is not None and 3e-3 / 1.5 < found < 3e-3 * 1.5
+    assert steepest(_curve(rates, np.linspace(2.3, 3, 100) + difficulty, 2.3 + difficulty)) is None
+    assert steepest(_curve(rates[:2], [2.0, 1.0], [2.0, 2.0])) is None
+
+
+def _curve(rates, losses, still):
+    return [{"rate": r, "loss": a, "still": b} for r, a, b in zip(rates, losses, still, strict=True)]
+
+
+def test_auto_is_a_rate_that_learns_and_its_curve_is_told(tmp_path):
+    notes = []
+    log = lambda event, facts: notes.append(facts["text"]) if event == "note" else None  # noqa: E731
+    done = trained(tmp_path, log, epochs=6, learning_rate="auto")
+    curve, rate = done.notes["rates"], done.notes["learning_rate"]
+    assert 10 < len(curve) <= 100 and [each["rate"] for each in curve] == sorted(each["rate"] for each in curve)
+    assert curve[0]["rate"] == 1e-6 and curve[1]["rate"] / curve[0]["rate"] == pytest.approx(1e7 ** (1 / 99))
+    assert all(math.isfinite(each["loss"]) for each in curve) and any(each["rate"] == rate for each in curve)
+    assert any(note.startswith(f"learning rate {rate:.2g}") for note in notes)
+    assert done.notes["history"][-1]["validation_loss"] < 0.6 * math.log(2)
+    given = trained(tmp_path / "given", epochs=6, learning_rate=rate)
+    assert sha(given) == sha(done)  # the search leaves no trace in the training but the rate
+    assert list(tmp_path.rglob("rates*")) == []
+
+
+def test_auto_stops_at_a_loss_that_is_no_number(tmp_path):
+    update = {"sgd": {"momentum": 0.0}}
+    done = trained(tmp_path, bundle=table_bundle(TOTALS, MLP), epochs=4, learning_rate="auto", update=update)
+    assert len(done.notes["rates"]) < 100 and done.notes["learning_rate"] < 1
+    history = done.notes["history"]
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+
+
+def test_auto_without_a_descent_is_refused(tmp_path):
+    still = f"{Path(__file__).with_name('own_update.py')}:Uphill"
+    with pytest.raises(LuodiError, match="no rate at which the loss falls"):
+        trained(tmp_path, learning_rate="auto", update=still)
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"average": "ema", "accumulate": 2, "batch_size": 8}], ids=["plain", "averaged"]
+)
+def test_auto_goes_on_bit_for_bit(tmp_path, fields, monkeypatch):
+    fields = {"epochs": 4, "learning_rate": "auto", "update": "rmsprop", **fields}
+    whole = trained(tmp_path / "whole", **fields)
+    stopped_at(tmp_path, lambda log: trained(tmp_path, log, checkpoint_seconds=1e-6, **fields), epoch=2)
+    monkeypatch.setattr("luodi.train.loop.rates._tried", lambda *_: pytest.fail("searched again"))
+    again = trained(tmp_path, checkpoint_seconds=1e-6, **fields)
+    assert sha(again) == sha(whole) and again.notes["rates"] == whole.notes["rates"]
+
+
+def test_a_rehearsal_tries_a_handful(tmp_path):
+    run = Run(tmp_path, rehearse=True)
+    done = make("steps", {"train": {"learning_rate": "auto"}})(table_bundle(SIDES, MLP), run)
+    assert len(done.notes["rates"]) == 8 and done.notes["updates"] <= 8
+
+
+def test_the_report_draws_the_curve():
+    from luodi.core.evidence import Evidence
+    from luodi.report.panels.rates import Rates
+
+    curve = [{"rate": 1e-3, "loss": 2.0, "still": 2.0}, {"rate": 1e-2, "loss": 1.5, "still": 2.1}]
+
+    class Seen:
+        evidence = tuple(
+            Evidence(step=None, form="torch", number=number, name="train", notes=notes)
+            for number, notes in enumerate([{"rates": curve, "learning_rate": 1e-2}, {}])
+        )
+
+    panel = Rates()
+    assert panel.wanted(Seen())
+    html = panel.html(Seen())
+    assert html.count("<figure") == 1 and "0.01" in html and '"type": "log"' in html

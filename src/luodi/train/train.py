@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -35,7 +37,7 @@ class Train(Step):
     epochs: Annotated[int, Field(ge=1)] = 10
     batch_size: Annotated[int, Field(ge=1)] = 64  # rows of one forward
     accumulate: Annotated[int, Field(ge=1)] = 1  # forwards of one update: a larger batch in the same memory
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = 1e-3  # auto: by a range test on a copy
     update: Annotated[Any, Slot("updates")] = Field("adamw", validate_default=True)  # how gradients move the weights
     schedule: Annotated[Any, Slot("schedules")] = Field("cosine", validate_default=True)  # how the learning rate goes
     average: Annotated[Any, Slot("averages")] | None = None  # of the weights: validated, and kept at the end
@@ -61,6 +63,9 @@ class Train(Step):
             return f"{name_of(type(self.update))} averages the weights itself; leave `average` out"
         return None
 
+    def packages(self) -> Mapping[str, str]:
+        return self.update.packages()
+
     def forecast(self, outlook: Outlook) -> Forecast:
         """Forward and backward are the work of three forwards; weights, gradients and two moments are held."""
         from luodi.core.outlook import FLOPS_A_CORE, Forecast
@@ -75,6 +80,7 @@ class Train(Step):
         from luodi.train.loop.fit import fit
         from luodi.train.loop.identity import identity
         from luodi.train.loop.patience import Patience
+        from luodi.train.loop.rates import find_rate
 
         zeros = self.zeros if bundle.model is not None else "refill"  # a fresh model was not pruned
         bundle = bundle.ready(run)
@@ -85,22 +91,30 @@ class Train(Step):
         checkpoint = Checkpoint(run.out / "checkpoint", identity(self, bundle, run), self.checkpoint_seconds)
         patience = Patience(self.patience, self.watch, bundle.task.metrics())
         plan = self._plan(bundle.task, examples.count, zeros, run)
+        tried: dict[str, Any] = {}
+        if self.learning_rate == "auto":
+            found = find_rate(bundle.model, examples, plan, run, checkpoint)
+            plan, tried = (
+                replace(plan, learning_rate=found.rate),
+                {"rates": found.curve, "learning_rate": found.rate},
+            )
         state = fit(bundle.model, examples, plan, run, checkpoint, patience, validation)
         if run.rank == 0:
             checkpoint.remove()
         done = bundle.with_model(state.model, edit=Edit(step=self))
         notes = {"history": state.history, "updates": state.step, "best_epoch": patience.epoch or None, "examples": how}
-        return done.replace(facts=(done.facts | self.gives) - self.ends).noting(**notes)
+        return done.replace(facts=(done.facts | self.gives) - self.ends).noting(**notes, **tried)
 
     def _plan(self, task: Task, count: int, zeros: Literal["keep", "refill"], run: Run) -> Plan:
         from luodi.train.loop.plan import Plan
         from luodi.train.loop.sampler import Shuffled
 
+        rate = 1.0 if self.learning_rate == "auto" else self.learning_rate  # auto: found with this plan, and put in it
         specs = task.inputs_specs()
         changes = [(name, augment) for augment in self.augment for name in specs if specs[name].kind == augment.kind]
         return Plan(
             Shuffled(count, run), task.loss, self.update, self.schedule, tuple(changes), (run.log,), self.epochs,
-            self.batch_size, self.accumulate, self.learning_rate, self.clip, zeros, self.average,
+            self.batch_size, self.accumulate, rate, self.clip, zeros, self.average,
         )  # fmt: skip
 
     def _validation(self, bundle: Bundle, run: Run) -> Validation | None:
@@ -110,8 +124,8 @@ class Train(Step):
         assert bundle.data is not None
         rows = bundle.data.splits.get("validation")
         if rows is None or not len(rows):
-            who = "patience" if self.patience is not None else name_of(type(self.schedule)) * self.schedule.checks
-            if who:
-                raise LuodiError(f"train: {who} needs validation rows; give `split` a validation share above 0")
+            for who, needs in (("patience", self.patience is not None), ("this schedule", self.schedule.checks)):
+                if needs:
+                    raise LuodiError(f"train: {who} needs validation rows; give `split` a validation share above 0")
             return None
         return validation_of(bundle.task, rows, run, self.hold_mb)

@@ -38,6 +38,10 @@ class Update(Thing):
 
     averages: ClassVar[bool] = False  # whether it ends with averages of the weights that it trains
 
+    def packages(self) -> Mapping[str, str]:
+        """{package: extra} of the optional packages that it imports; `plan` reports the missing ones."""
+        return {}
+
     def build(self, model: nn.Module) -> Mover:
         """What moves this model's trainable parameters, on the device where they are."""
         raise NotImplementedError

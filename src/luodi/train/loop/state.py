@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from luodi.train.loop.validation import Checked
 
 
+class Diverged(LuodiError):
+    """The loss is no longer a number."""
+
+
 @dataclass
 class State:
     """Updates done, epochs finished with their history, and the losses of the epoch in progress.
@@ -74,7 +78,7 @@ class State:
         bad = (~torch.isfinite(losses)).nonzero()
         if len(bad):
             place = int(bad[0])
-            raise LuodiError(
+            raise Diverged(
                 f"the loss became {float(losses[place])} at update {self.epoch * len(self.losses) + place + 1} of "
                 f"{self.total} (epoch {self.epoch + 1}); try a learning_rate ten times lower, clip: 1.0, "
                 "or look for extreme values in the rows"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
@@ -28,6 +29,9 @@ class AdamW8bit(Update):
     epsilon: Annotated[float, Field(gt=0)] = 1e-8
     weight_decay: Annotated[float, Field(ge=0)] = 0.01  # biases and normalisation layers have none
     block: Annotated[int, Field(ge=1)] = 256  # numbers that share a scale
+
+    def packages(self) -> Mapping[str, str]:
+        return {"torchao": "torchao"}
 
     def build(self, model: nn.Module) -> Mover:
         import torch

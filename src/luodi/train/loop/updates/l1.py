@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, field_validator
@@ -32,6 +33,9 @@ class L1(Update):
                 "an average of weights with zeros has none: l1 goes with an update that keeps what it trains"
             )
         return of
+
+    def packages(self) -> Mapping[str, str]:
+        return self.of.packages()
 
     def build(self, model: nn.Module) -> Mover:
         import torch
