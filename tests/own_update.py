@@ -16,3 +16,12 @@ class OwnUpdate(Update):
         import torch
 
         return of_optimizer(torch.optim.RMSprop(model.parameters(), alpha=self.alpha, momentum=0.5, centered=True))
+
+
+class Uphill(Update):
+    """Moves along the gradient, not against it."""
+
+    def build(self, model) -> Mover:
+        import torch
+
+        return of_optimizer(torch.optim.SGD(model.parameters(), maximize=True))

@@ -207,9 +207,11 @@ def test_the_probe_times_every_candidate_and_leaves_held_rows_alone(tmp_path):
 def test_workers_are_deaf_to_ctrl_c_and_gone_afterwards(tmp_path):
     bundle = images_bundle(CONVNET).ready(Run(tmp_path))
     examples, _ = examples_of(bundle.task, bundle.data["train"], "cpu", 0)
+    before = {child.pid for child in psutil.Process().children()}  # other tests keep processes of their own
     stream = loaded(examples, torch.arange(96).split(4), 1, "cpu")
     next(stream)
-    workers = [child.pid for child in psutil.Process().children() if _ignores_interrupt(child.pid)]
+    new = {child.pid for child in psutil.Process().children()} - before
+    workers = [worker for worker in new if _ignores_interrupt(worker)]
     assert workers
     for worker in workers:
         os.kill(worker, signal.SIGINT)

@@ -31,6 +31,7 @@ SLOTS: dict[str, tuple[str, ...]] = {
     "updates": ("train/loop/updates",),
     "scopes": ("train/loop/scopes",),
     "schedules": ("train/loop/schedules",),
+    "averages": ("train/loop/averages",),
     "augments": ("train/loop/augments/image",),
     "panels": ("report/panels",),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from luodi.train.loop.movers import Mover
@@ -127,7 +127,7 @@ class _TimedUpdate:
             with self.clock.part("update"):
                 mover.move(rate)
 
-        return Mover(move, mover.memory)
+        return replace(mover, move=move)
 
 
 def shares(clock: Clock) -> dict[str, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -37,16 +39,15 @@ class Train(Step):
     epochs: Annotated[int, Field(ge=1)] = 10
     batch_size: Annotated[int, Field(ge=1)] = 64  # rows of one forward
     accumulate: Annotated[int, Field(ge=1)] = 1  # forwards of one update: a larger batch in the same memory
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = 1e-3  # auto: by a range test on a copy
     update: Annotated[Any, Slot("updates")] = Field("adamw", validate_default=True)  # how gradients move the weights
     schedule: Annotated[Any, Slot("schedules")] = Field("cosine", validate_default=True)  # how the learning rate goes
+    average: Annotated[Any, Slot("averages")] | None = None  # of the weights: validated, and kept at the end
     augment: tuple[Annotated[Any, Slot("augments")], ...] = ()  # random changes of the inputs, in order
     learn: Annotated[Any, Slot("scopes")] = Field("all", validate_default=True)  # which weights learn, at which rate
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the forward and backward passes; weights stay fp32
     compile: bool = False  # one compiled graph (static) in place of one operation after the other (eager)
-    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = (
-        0  # processes that read and encode ahead, for rows not held in memory
-    )
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = 0  # processes that read ahead what memory does not hold
     clip: Annotated[float, Field(gt=0)] | None = None  # largest norm of an update's whole gradient
     patience: Annotated[int, Field(ge=1)] | None = None  # epochs without a better check; the best weights come back
     watch: Literal["metric", "loss"] = "metric"  # what patience looks at, on the validation split
@@ -64,6 +65,8 @@ class Train(Step):
         for augment in self.augment:
             if augment.kind not in kinds:
                 return f"{name_of(type(augment))} changes an {augment.kind}, and no input of this task is one"
+        if self.average is not None and self.update.averages:
+            return f"{name_of(type(self.update))} averages the weights itself; leave `average` out"
         return None
 
     def lacks(self, device: str) -> str | None:
@@ -75,6 +78,9 @@ class Train(Step):
         from luodi.train.loop.exact import cautions
 
         return cautions(device, compiled=self.compile)
+
+    def packages(self) -> Mapping[str, str]:
+        return self.update.packages()
 
     def forecast(self, outlook: Outlook) -> Forecast:
         """Forward and backward are the work of three forwards; weights, gradients and two moments are held."""
@@ -90,6 +96,7 @@ class Train(Step):
         from luodi.train.loop.fit import fit
         from luodi.train.loop.identity import identity
         from luodi.train.loop.patience import Patience
+        from luodi.train.loop.rates import find_rate
 
         if lacking := self.lacks(run.device):
             raise LuodiError(f"train: {lacking}")
@@ -102,12 +109,19 @@ class Train(Step):
         checkpoint = Checkpoint(run.out / "checkpoint", identity(self, bundle, run), self.checkpoint_seconds)
         patience = Patience(self.patience, self.watch, bundle.task.metrics())
         plan = self.plan(bundle.task, examples, zeros, run)
+        tried: dict[str, Any] = {}
+        if self.learning_rate == "auto":
+            found = find_rate(bundle.model, examples, plan, run, checkpoint)
+            plan, tried = (
+                replace(plan, learning_rate=found.rate),
+                {"rates": found.curve, "learning_rate": found.rate},
+            )
         state = fit(bundle.model, examples, plan, run, checkpoint, patience, validation)
         if run.rank == 0:
             checkpoint.remove()
         done = bundle.with_model(state.model, edit=Edit(step=self))
         notes = {"history": state.history, "updates": state.step, "best_epoch": patience.epoch or None, "examples": how}
-        return done.replace(facts=(done.facts | self.gives) - self.ends).noting(**notes)
+        return done.replace(facts=(done.facts | self.gives) - self.ends).noting(**notes, **tried)
 
     def plan(self, task: Task, examples: Examples, zeros: Literal["keep", "refill"], run: Run) -> Plan:
         """The loop's slots filled by this step's fields."""
@@ -116,12 +130,13 @@ class Train(Step):
 
         sampler = Shuffled(examples.count, run)
         workers = self.workers if self.workers != "auto" else self._fastest(examples, sampler, run)
+        rate = 1.0 if self.learning_rate == "auto" else self.learning_rate  # auto: found with this plan, and put in it
         specs = task.inputs_specs()
         changes = [(name, augment) for augment in self.augment for name in specs if specs[name].kind == augment.kind]
         return Plan(
             sampler, task.loss, self.update, self.schedule, tuple(changes), (run.log,), self.epochs,
-            self.batch_size, self.accumulate, self.learning_rate, self.clip, zeros, self.learn, self.precision,
-            self.compile, workers,
+            self.batch_size, self.accumulate, rate, self.clip, zeros, self.learn, self.precision,
+            self.compile, workers, self.average,
         )  # fmt: skip
 
     def _fastest(self, examples: Examples, sampler: Shuffled, run: Run) -> int:
@@ -140,7 +155,8 @@ class Train(Step):
         assert bundle.data is not None
         rows = bundle.data.splits.get("validation")
         if rows is None or not len(rows):
-            if self.patience is not None:
-                raise LuodiError("train: patience needs validation rows; give `split` a validation share above 0")
+            for who, needs in (("patience", self.patience is not None), ("this schedule", self.schedule.checks)):
+                if needs:
+                    raise LuodiError(f"train: {who} needs validation rows; give `split` a validation share above 0")
             return None
         return validation_of(bundle.task, rows, run, self.hold_mb)

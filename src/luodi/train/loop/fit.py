@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from luodi.train.loop.allocator import memory_held
+from luodi.train.loop.averaging import lending_of
 from luodi.train.loop.gradients import backward
 from luodi.train.loop.graph import Compiled
 from luodi.train.loop.interrupt import Interrupt
@@ -52,6 +54,7 @@ def fit(
         zeros, progress = Zeros(model, plan.zeros, run), Progress(plan.listeners)
         arithmetic, generator = Arithmetic(plan.precision, run.device), default_generator(run.device)
         state = _state(model, Joined({"update": learning.memory, "arithmetic": arithmetic.memory}), plan, run, patience)
+        state.lending = lending_of(plan.average, learning.movers, model, partial(plan.inputs, examples, run))
         state.resume(checkpoint, run)
         forward: Any = Compiled(model, run) if plan.compile else model
         while state.epoch < plan.epochs_in(run) and not patience.over:
@@ -66,17 +69,17 @@ def fit(
                 if arithmetic.usable(parameters):
                     if plan.clip is not None:
                         clip_grad_norm_(parameters, plan.clip)
-                    learning.move(plan.rate(state.step, state.total))
+                    learning.move(plan.rate(state.step, state.total, state.checks))
                 zeros.keep()
-                state.step += 1
+                state.advance()
                 progress.tick(state)
                 if interrupt.asked or checkpoint.due(epoch_ends=False):
                     state.keep(run, checkpoint, interrupt)
-            state.end_epoch(plan.rate(state.step - 1, state.total), progress, validate, start)
+            state.end_epoch(plan.rate(state.step - 1, state.total, state.checks), progress, validate, start)
             if interrupt.asked or checkpoint.due(epoch_ends=True):
                 state.keep(run, checkpoint, interrupt)
         learning.end()
-        patience.restore(model, checkpoint.path)
+        state.end(checkpoint.path)
     model.eval()
     return state
 

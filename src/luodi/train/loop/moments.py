@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from luodi.train.loop.movers import Group, GroupMemory, Mover
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from luodi.train.loop.movers import Group, GroupMemory, Mover, counters
 
 
 def moments_mover(
@@ -20,7 +17,7 @@ def moments_mover(
     """
     import torch
 
-    counted = tuple(Group(g.parameters, g.decay, {**g.memory, "step": _counters(g)}) for g in groups)
+    counted = tuple(Group(g.parameters, g.decay, {**g.memory, "step": counters(g)}) for g in groups)
 
     def move(rate: float) -> None:
         with torch.no_grad():
@@ -35,9 +32,3 @@ def moments_mover(
                     )  # fmt: skip
 
     return Mover(move, GroupMemory(counted))
-
-
-def _counters(group: Group) -> list[Tensor]:
-    import torch
-
-    return [torch.zeros((), device=parameter.device) for parameter in group.parameters]

@@ -6,14 +6,18 @@ formulas are the same. Any torch optimizer fits too: see `torch_optimizer.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from luodi.core.thing import Json
+from luodi.core.weights import unpack
+from luodi.train.loop.memories import Joined
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from luodi.train.loop.averaging import Pairing
 
 
 class Memory(Protocol):
@@ -38,6 +42,7 @@ class Mover:
 
     move: Callable[[float], None]
     memory: Memory
+    shown: Pairing | None = None  # of an update that ends with other weights than it trains
 
 
 @dataclass(frozen=True)
@@ -65,12 +70,12 @@ class GroupMemory:
     groups: tuple[Group, ...]
 
     def tensors(self) -> Mapping[str, Tensor]:
-        return {
-            f"{number}/{name}/{place}": tensor
-            for number, group in enumerate(self.groups)
-            for name, kept in group.memory.items()
-            for place, tensor in enumerate(kept)
-        }
+        found: dict[str, Tensor] = {}
+        for number, group in enumerate(self.groups):
+            for name, kept in group.memory.items():
+                for place, tensor in enumerate(kept):
+                    unpack(f"{number}/{name}/{place}", tensor, found)
+        return found
 
     def facts(self) -> Json:
         return {}
@@ -80,7 +85,26 @@ class GroupMemory:
             tensor.copy_(tensors[name])
 
 
-def groups_of(model: nn.Module, weight_decay: float, names: tuple[str, ...]) -> tuple[Group, ...]:
+def together(movers: Mapping[str, Mover]) -> Mover:
+    """Several movers of one model's different parameters as one."""
+
+    def move(rate: float) -> None:
+        for mover in movers.values():
+            mover.move(rate)
+
+    return Mover(move, Joined({name: mover.memory for name, mover in movers.items()}))
+
+
+def counters(group: Group) -> list[Tensor]:
+    """How many updates each parameter had, as torch's fused kernels want it: a number in a tensor."""
+    import torch
+
+    return [torch.zeros((), device=parameter.device) for parameter in group.parameters]
+
+
+def groups_of(
+    model: nn.Module, weight_decay: float, names: tuple[str, ...], without: Sequence[nn.Parameter] = ()
+) -> tuple[Group, ...]:
     """The trained parameters, and zeros under each name; biases and scales of normalisation layers do not decay.
 
     A bias or scale is what has fewer than two axes, or what belongs to a normalisation layer.
@@ -90,7 +114,8 @@ def groups_of(model: nn.Module, weight_decay: float, names: tuple[str, ...]) -> 
 
     norms = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
     spared = {id(p) for m in model.modules() if isinstance(m, norms) for p in m.parameters(recurse=False)}
-    trained = [p for p in model.parameters() if p.requires_grad]
+    left_out = {id(p) for p in without}
+    trained = [p for p in model.parameters() if p.requires_grad and id(p) not in left_out]
     weights = [p for p in trained if p.dim() >= 2 and id(p) not in spared]
     chosen = {id(p) for p in weights}
     others = [p for p in trained if id(p) not in chosen]

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from luodi.core.errors import LuodiError
 from luodi.train.loop.loading import loaded
 from luodi.train.loop.precision import Precision
 from luodi.train.loop.scopes.all import All
-from luodi.train.loop.slots import Augment, Listener, Objective, Sampler, Schedule, Scope, Update
+from luodi.train.loop.slots import (
+    Augment,
+    Average,
+    Batch,
+    Checks,
+    Listener,
+    Objective,
+    Sampler,
+    Schedule,
+    Scope,
+    Update,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,13 +52,14 @@ class Plan:
     precision: Precision = "fp32"
     compile: bool = False  # one compiled graph in place of one operation after the other
     workers: int = 0  # processes that read ahead
+    average: Average | None = None  # of the weights: what is validated, and what the training ends with
 
     def epochs_in(self, run: Run) -> int:
         return 1 if run.rehearse else self.epochs
 
-    def rate(self, step: int, total: int) -> float:
-        """The learning rate of an update."""
-        return self.learning_rate * self.schedule.factor(step, total)
+    def rate(self, step: int, total: int, checks: Checks = ()) -> float:
+        """The learning rate of an update, after these checks."""
+        return self.learning_rate * self.schedule.factor(step, total, checks)
 
     def updates(self, order: Tensor, run: Run) -> tuple[Tensor, ...]:
         """The row numbers of each update of an epoch, all ranks together.
@@ -77,6 +89,13 @@ class Plan:
         if self.accumulate == 1 and run.world == 1:
             return [rows]
         return rows.tensor_split(run.world)[run.rank].split(self.batch_size)
+
+    def inputs(self, examples: Examples, run: Run) -> Iterator[Batch]:
+        """The inputs of the first epoch's batches, the same on every rank: what batch norms' statistics come from."""
+        alone = replace(run, rank=0, world=1)
+        for step, rows in enumerate(self.updates(self.sampler.order(0), alone)):
+            for micro, part in enumerate(rows.split(self.batch_size)):
+                yield self._augmented(examples.batch(part), step, micro, alone)[0]
 
     def _augmented(self, pair: Pair, step: int, micro: int, run: Run) -> Pair:
         """The inputs after every augment; its dice are a function of (seed, scope, augment, update, piece, rank)."""

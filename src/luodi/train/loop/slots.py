@@ -1,8 +1,9 @@
-"""The five slots of the loop: sampler, objective, update (with its schedule), augment, listeners."""
+"""The slots of the loop: sampler, objective, update (with schedule and average of the weights), augment, listeners."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from luodi.core.thing import Thing
@@ -10,6 +11,7 @@ from luodi.core.thing import Thing
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
 
+    from luodi.train.loop.averaging import Averager
     from luodi.train.loop.movers import Mover
 
 Batch = Mapping[str, "Tensor"]  # named tensors, the first axis is the batch
@@ -34,6 +36,12 @@ class Objective(Protocol):
 class Update(Thing):
     """How gradients move the weights."""
 
+    averages: ClassVar[bool] = False  # whether it ends with averages of the weights that it trains
+
+    def packages(self) -> Mapping[str, str]:
+        """{package: extra} of the optional packages that it imports; `plan` reports the missing ones."""
+        return {}
+
     def build(self, model: nn.Module) -> Mover:
         """What moves this model's trainable parameters, on the device where they are."""
         raise NotImplementedError
@@ -50,11 +58,32 @@ class Scope(Thing):
         raise NotImplementedError
 
 
+class Average(Thing):
+    """Averages of the weights over the training: validated, and what the training ends with."""
+
+    def build(self, model: nn.Module) -> Averager:
+        """What averages this model's weights; nothing is averaged yet."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Check:
+    """What one validation brought."""
+
+    loss: float
+    score: float  # the main metric, the higher the better; NaN where the task has none or it is undefined
+
+
+Checks = Sequence[Check]
+
+
 class Schedule(Thing):
     """How the learning rate goes over a training."""
 
-    def factor(self, step: int, total: int) -> float:
-        """What the learning rate is multiplied with at update `step` (0 .. total - 1)."""
+    checks: ClassVar[bool] = False  # whether it looks at them: it then needs validation rows
+
+    def factor(self, step: int, total: int, checks: Checks = ()) -> float:
+        """What the learning rate is multiplied with at update `step` (0 .. total - 1), after these checks."""
         raise NotImplementedError
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from luodi.core.thing import Json
-from luodi.train.loop.movers import Mover
+from luodi.train.loop.movers import Group, Mover
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +23,11 @@ def of_optimizer(optimizer: Optimizer) -> Mover:
         optimizer.step()
 
     return Mover(move, OptimizerMemory(optimizer))
+
+
+def grouped(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """Parameters with their weight decay as torch's optimizers take them."""
+    return [{"params": group.parameters, "weight_decay": group.decay} for group in groups]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from luodi.train.loop.slots import Schedule
+from luodi.train.loop.ramp import ramp
+from luodi.train.loop.slots import Checks, Schedule
 
 
 class Constant(Schedule):
@@ -14,6 +15,5 @@ class Constant(Schedule):
 
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of all updates over which the rate rises from 0
 
-    def factor(self, step: int, total: int) -> float:
-        rising = round(self.warmup * total)
-        return (step + 1) / rising if step < rising else 1.0
+    def factor(self, step: int, total: int, checks: Checks = ()) -> float:
+        return ramp(step, total, self.warmup)[0]

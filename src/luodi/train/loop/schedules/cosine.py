@@ -7,7 +7,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from luodi.train.loop.slots import Schedule
+from luodi.train.loop.ramp import ramp
+from luodi.train.loop.slots import Checks, Schedule
 
 
 class Cosine(Schedule):
@@ -16,9 +17,6 @@ class Cosine(Schedule):
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05  # share of all updates over which the rate rises from 0
     floor: Annotated[float, Field(ge=0, le=1)] = 0.0  # share of the rate that is approached at the end
 
-    def factor(self, step: int, total: int) -> float:
-        rising = round(self.warmup * total)
-        if step < rising:
-            return (step + 1) / rising
-        along = (step - rising) / max(1, total - rising)
-        return self.floor + (1 - self.floor) * 0.5 * (1 + cos(pi * along))
+    def factor(self, step: int, total: int, checks: Checks = ()) -> float:
+        rise, done, length = ramp(step, total, self.warmup)
+        return rise * (self.floor + (1 - self.floor) * 0.5 * (1 + cos(pi * done / length)))
