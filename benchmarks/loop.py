@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
 
@@ -38,10 +38,10 @@ MODELS = {"convnet": {"convnet": {"widths": [32, 64]}}, "mlp": {"mlp": {"hidden"
 BATCH = 64
 
 
-def prepare(model: str, cache: Path) -> tuple[Bundle, Held]:
+def prepare(model: str, cache: Path, models: Mapping[str, object] = MODELS) -> tuple[Bundle, Held]:
     """A fresh model and the encoded digits, made exactly as the train step makes them."""
     rows = make("sources", {"sample": {"name": "digits"}}).open(cache)
-    bundle = Bundle(task=make("tasks", TASK), config=make("models", MODELS[model]), data=Data({"train": rows[:4000]}))
+    bundle = Bundle(task=make("tasks", TASK), config=make("models", models[model]), data=Data({"train": rows[:4000]}))
     bundle = bundle.ready(Run(cache))
     examples, _ = examples_of(bundle.task, bundle.data["train"], "cpu", 1000)
     assert isinstance(examples, Held)
