@@ -156,11 +156,9 @@ def _losses(
     checkpoint.took = inf  # none is written but at Ctrl-C, and that one is not read
     try:
         fit(model, examples, alone, replace(run, rehearse=False), checkpoint, Patience(None, "loss", {}))
-    except Diverged:
+    except (Diverged, _Enough):  # both are where the search ends
         if not losses:
             raise
-    except _Enough:
-        pass
     return losses
 
 

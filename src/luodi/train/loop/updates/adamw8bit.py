@@ -22,7 +22,8 @@ class AdamW8bit(Update):
     """AdamW whose running mean and square have 8 bits a number, in blocks (torchao; arXiv 2110.02861).
 
     Tensors of fewer than 4096 numbers, or of a number that blocks do not divide, keep 32 bits. The arithmetic is
-    torchao's, not compiled: bit-exact and without a compiler, three to ten times slower than `adamw`.
+    torchao's, not compiled, so that a resumed training has the same bits: for GPUs. On one core of a CPU an update of
+    a million weights takes 0.3 s, 200 times that of `adamw`; `adafactor` saves more memory and takes 10 ms.
     """
 
     betas: tuple[Share, Share] = (0.9, 0.999)  # how much of the running mean, and of the running square, is kept
