@@ -30,7 +30,7 @@ SLOTS: dict[str, tuple[str, ...]] = {
     "runtimes": ("export/runtimes",),
     "updates": ("train/loop/updates",),
     "schedules": ("train/loop/schedules",),
-    "augments": ("train/loop/augments/image",),
+    "augments": ("train/loop/augments/image", "train/loop/augments/text", "train/loop/augments/sound"),
     "panels": ("report/panels",),
 }
 

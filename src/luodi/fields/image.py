@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field as Bounded
@@ -26,6 +26,8 @@ class Image(Field):
     A value is uint8 (height, width) or (height, width, 3 or 4). Encoded: float32 (batch, channels, height, width).
     `standard` takes the mean and deviation of each channel from the training split, on the scale 0..1.
     """
+
+    kind: ClassVar[str] = "image"
 
     size: Side | tuple[Side, Side] = 224  # pixels: a square's side, or height and width
     channels: Literal[1, 3] = 3  # 1: gray, 3: red, green, blue

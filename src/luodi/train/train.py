@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from luodi.core.bundle import Edit
-from luodi.core.catalog import name_of
 from luodi.core.errors import LuodiError
 from luodi.core.step import Facts, Step
-from luodi.core.thing import ModelConfig, Slot, dump
+from luodi.core.thing import ModelConfig, Slot
 
 if TYPE_CHECKING:
     from luodi.core.bundle import Bundle
@@ -51,12 +50,9 @@ class Train(Step):
         return Facts(self.needs | more, self.gives, self.ends, self.excludes)
 
     def objection(self, task: Task, config: ModelConfig | None) -> str | None:
-        fields = next(iter(dump(task).values())).get("inputs") or {}
-        kinds = {next(iter(field)) for field in fields.values()}
-        for augment in self.augment:
-            if augment.kind not in kinds:
-                return f"{name_of(type(augment))} changes an {augment.kind}, and no input of this task is one"
-        return None
+        from luodi.train.loop.changes import objection_to
+
+        return objection_to(self.augment, task, self.batch_size)
 
     def forecast(self, outlook: Outlook) -> Forecast:
         """Forward and backward are the work of three forwards; weights, gradients and two moments are held."""
@@ -67,6 +63,7 @@ class Train(Step):
         return Forecast(work / (FLOPS_A_CORE * outlook.threads), held / 1e6)
 
     def __call__(self, bundle: Bundle, run: Run) -> Bundle:
+        from luodi.train.loop.changes import texts_of
         from luodi.train.loop.checkpoint import Checkpoint
         from luodi.train.loop.examples import examples_of
         from luodi.train.loop.fit import fit
@@ -77,7 +74,8 @@ class Train(Step):
         bundle = bundle.ready(run)
         assert bundle.data is not None and bundle.model is not None
         validation = self._validation(bundle, run)
-        examples, how = examples_of(bundle.task, bundle.data["train"], run.device, self.hold_mb)
+        texts = texts_of(self.augment, bundle.task, run)
+        examples, how = examples_of(bundle.task, bundle.data["train"], run.device, self.hold_mb, texts)
         run.log("note", {"text": how})
         checkpoint = Checkpoint(run.out / "checkpoint", identity(self, bundle, run), self.checkpoint_seconds)
         patience = Patience(self.patience, self.watch, bundle.task.metrics())
@@ -90,13 +88,13 @@ class Train(Step):
         return done.replace(facts=(done.facts | self.gives) - self.ends).noting(**notes)
 
     def _plan(self, task: Task, count: int, zeros: Literal["keep", "refill"], run: Run) -> Plan:
+        from luodi.train.loop.changes import tensor_changes
         from luodi.train.loop.plan import Plan
         from luodi.train.loop.sampler import Shuffled
 
-        specs = task.inputs_specs()
-        changes = [(name, augment) for augment in self.augment for name in specs if specs[name].kind == augment.kind]
+        changes = tensor_changes(self.augment, task)
         return Plan(
-            Shuffled(count, run), task.loss, self.update, self.schedule, tuple(changes), (run.log,), self.epochs,
+            Shuffled(count, run), task.loss, self.update, self.schedule, changes, (run.log,), self.epochs,
             self.batch_size, self.accumulate, self.learning_rate, self.clip, zeros,
         )  # fmt: skip
 

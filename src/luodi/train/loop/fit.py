@@ -60,7 +60,7 @@ def fit(
             for rows in plan.updates(plan.sampler.order(state.epoch), run)[state.at :]:
                 generator.manual_seed(run.seed_for("step", state.step, run.rank))
                 batches = plan.batches(examples, rows, state.step, run)
-                state.losses[state.at] = backward(plan.objective, model, parameters, batches, run.world)
+                state.losses[state.at] = backward(plan.losses, model, parameters, batches, run.world)
                 zeros.calm()
                 if plan.clip is not None:
                     clip_grad_norm_(parameters, plan.clip)

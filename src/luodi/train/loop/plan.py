@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from luodi.core.errors import LuodiError
-from luodi.train.loop.slots import Augment, Listener, Objective, Sampler, Schedule, Update
+from luodi.train.loop.blending import blended, losses_of
+from luodi.train.loop.slots import Augment, Batch, Blend, Listener, Losses, Objective, Sampler, Schedule, Update
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from luodi.core.run import Run
     from luodi.train.loop.examples import Examples, Pair
@@ -25,7 +26,7 @@ class Plan:
     objective: Objective
     update: Update
     schedule: Schedule
-    augments: tuple[tuple[str, Augment], ...] = ()  # (input, what changes it), in order
+    augments: tuple[tuple[str, Augment | Blend], ...] = ()  # (input, what changes it), in order
     listeners: tuple[Listener, ...] = ()
     epochs: int = 10
     batch_size: int = 64  # rows of one forward
@@ -56,15 +57,25 @@ class Plan:
     def batches(self, examples: Examples, rows: Tensor, step: int, run: Run) -> list[Pair]:
         """This rank's part of an update, in pieces of `batch_size`, augmented."""
         if self.accumulate == 1 and run.world == 1:
-            return [self._augmented(examples.batch(rows), step, 0, run)]
+            return [self._piece(examples, rows, (step, 0, 0), run)]
         parts = rows.tensor_split(run.world)[run.rank].split(self.batch_size)
-        return [self._augmented(examples.batch(part), step, micro, run) for micro, part in enumerate(parts)]
+        return [self._piece(examples, part, (step, micro, run.rank), run) for micro, part in enumerate(parts)]
 
-    def _augmented(self, pair: Pair, step: int, micro: int, run: Run) -> Pair:
-        """The inputs after every augment; its dice are a function of (seed, scope, augment, update, piece, rank)."""
+    def losses(self, model: nn.Module, batch: Batch, truth: Batch) -> Losses:
+        """The objective, also of examples that were blended."""
+        return losses_of(self.objective, model, batch, truth)
+
+    def _piece(self, examples: Examples, rows: Tensor, key: tuple[int, int, int], run: Run) -> Pair:
+        """One forward's examples after every augment; the dice are a function of (seed, scope, augment, key), where key
+        is (update, piece, rank)."""
+        pair = examples.batch(rows, key)
         if not self.augments:
             return pair
-        inputs = dict(pair[0])
+        inputs, truth = dict(pair[0]), pair[1]
         for place, (name, augment) in enumerate(self.augments):
-            inputs[name] = augment.apply(inputs[name], run.generator("augment", place, step, micro, run.rank))
-        return inputs, pair[1]
+            generator = run.generator("augment", place, *key)
+            if isinstance(augment, Blend):
+                inputs[name], truth = blended(augment, inputs[name], truth, generator)
+            else:
+                inputs[name] = augment.apply(inputs[name], generator)
+        return inputs, truth
