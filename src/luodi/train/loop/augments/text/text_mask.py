@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class TextMask(TextAugment):
     """Puts a mask in the place of some words or characters of each text.
 
-    A Han character is a word of its own, and what a reader sees as one character stays one; spaces stay. Each piece takes
-    one draw.
+    A Han character is a word of its own, and what a reader sees as one character stays one; spaces stay. Each piece
+    takes one draw.
     """
 
     share: Annotated[float, Field(ge=0, le=1)] = 0.1  # of the pieces that are no spaces, on average

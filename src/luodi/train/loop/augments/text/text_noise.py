@@ -19,7 +19,7 @@ Slip = Literal["replace", "insert", "repeat"]
 class TextNoise(TextAugment):
     """Writes some characters or words of each text wrong: another in its place, one too many, the same one twice.
 
-    What is put in comes from the batch's own texts and is of the same class: Han for Han, small letters for small letters,
+    What is put in comes from the batch's own texts and is of the same class: Han for Han, small letters for small ones,
     digits for digits. What a reader sees as one character stays one. Each piece takes three draws.
     """
 

@@ -32,7 +32,7 @@ ALONE = (
 def graphemes(text: str) -> list[str]:
     """The characters that a reader sees, which together are the text: close to Unicode's UAX 29, and never finer.
 
-    Accents, emoji sequences, flags, Korean and Indic syllables, CR LF and the two halves of a surrogate pair stay whole.
+    Accents, emoji sequences, flags, Korean and Indic syllables, CR LF and both halves of a surrogate pair stay whole.
     """
     if text.isascii() and "\r" not in text:
         return list(text)
