@@ -10,7 +10,7 @@ from luodi.core.errors import LuodiError
 if TYPE_CHECKING:
     from torch import Tensor
 
-CROSSINGS = 16  # of the sinc on each side: errors of a sine below a quarter of the rate are under 1e-3
+CROSSINGS = 16  # of the sinc on each side: a sine up to 0.8 of what can be held comes out within 0.002
 
 
 def resampled(values: Tensor, speeds: Tensor, length: int) -> Tensor:

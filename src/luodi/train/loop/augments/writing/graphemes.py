@@ -12,11 +12,15 @@ JOINER = 0x200D
 REGIONAL = range(0x1F1E6, 0x1F200)  # two of them are a flag
 # Leading, vowel and trailing parts of Korean syllables, and whole syllables.
 LEADING = (range(0x1100, 0x1160), range(0xA960, 0xA97D))
-VOWELS = (range(0x1160, 0x11A8), range(0xD7B0, 0xD7C7))
+VOWELS = (range(0x1160, 0x11A8), range(0xD7B0, 0xD7C7), range(0x16D63, 0x16D64), range(0x16D67, 0x16D6B))
 TRAILING = (range(0x11A8, 0x1200), range(0xD7CB, 0xD7FC))
 SYLLABLES = range(0xAC00, 0xD7A4)
 # Extends what stands before it, by its place rather than by its category.
-EXTENDS = (range(0x1F3FB, 0x1F400), range(0xE0020, 0xE0080), range(0x200C, 0x200E), range(0xFF9E, 0xFFA0))
+EXTENDS = (
+    range(0x1F3FB, 0x1F400), range(0xE0020, 0xE0080), range(0x200C, 0x200E), range(0xFF9E, 0xFFA0),
+    range(0x0E33, 0x0E34), range(0x0EB3, 0x0EB4),
+)  # fmt: skip
+PICTURES = range(0x1F000, 0x1FC00)
 # Extended by what comes after it.
 PREPENDED = frozenset(
     (0x06DD, 0x070F, 0x0890, 0x0891, 0x08E2, 0x0D4E, 0x110BD, 0x110CD, 0x111C2, 0x111C3, 0x113D1, 0x1193F, 0x11941)
@@ -102,6 +106,8 @@ def _joined(before: str, character: str) -> bool:
         return True
     if last == JOINER and not character.isspace():  # coarser than the standard, which wants a pictograph on both sides
         return True
+    if category == "Cn":  # newer than this Python's tables: it may well be an accent
+        return now not in PICTURES and not alone(character)
     if unicodedata.combining(before[-1]) == 9 and category.startswith("L"):  # an Indic consonant without its vowel
         return True
     if 0xD800 <= last < 0xDC00 <= now < 0xE000:
