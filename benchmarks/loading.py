@@ -82,7 +82,10 @@ def main() -> None:
             plain = torch.utils.data.DataLoader(
                 files, batch_size=BATCH, sampler=order.tolist(), num_workers=given.workers
             )
-            streams = {"luodi": loaded(examples, order.split(BATCH), given.workers, "cpu"), "plain": plain}
+            streams = {
+                "luodi": loaded(examples, [(part, (0, 0, 0)) for part in order.split(BATCH)], given.workers, "cpu"),
+                "plain": plain,
+            }
             for name in list(streams) if turn % 2 else list(streams)[::-1]:
                 speed = rate(streams[name], count)
                 if turn:

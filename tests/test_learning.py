@@ -35,6 +35,10 @@ def trained(bundle, folder, **fields):
     return make("steps", {"train": fields})(bundle, Run(folder))
 
 
+def keyed(parts):
+    return [(part, (place, 0, 0)) for place, part in enumerate(parts)]
+
+
 def moved(bundle, folder, **fields):
     """Stage -> how far its weights went, of a training from the same fresh start."""
     ready = bundle.ready(Run(folder))
@@ -190,7 +194,7 @@ def test_workers_give_the_same_bits_in_the_same_order(tmp_path):
     parts = torch.arange(96).split(10)
     bundle = images_bundle(CONVNET).ready(Run(tmp_path))
     examples, _ = examples_of(bundle.task, bundle.data["train"], "cpu", 0)
-    for part, (inputs, truth) in zip(parts, loaded(examples, parts, 2, "cpu"), strict=True):
+    for part, (inputs, truth) in zip(parts, loaded(examples, keyed(parts), 2, "cpu"), strict=True):
         expected = examples.batch(part)
         assert torch.equal(inputs["image"], expected[0]["image"]) and torch.equal(truth["label"], expected[1]["label"])
 
@@ -208,7 +212,7 @@ def test_workers_are_deaf_to_ctrl_c_and_gone_afterwards(tmp_path):
     bundle = images_bundle(CONVNET).ready(Run(tmp_path))
     examples, _ = examples_of(bundle.task, bundle.data["train"], "cpu", 0)
     before = {child.pid for child in psutil.Process().children()}  # other tests keep processes of their own
-    stream = loaded(examples, torch.arange(96).split(4), 1, "cpu")
+    stream = loaded(examples, keyed(torch.arange(96).split(4)), 1, "cpu")
     next(stream)
     new = {child.pid for child in psutil.Process().children()} - before
     workers = [worker for worker in new if _ignores_interrupt(worker)]

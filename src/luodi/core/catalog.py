@@ -32,7 +32,7 @@ SLOTS: dict[str, tuple[str, ...]] = {
     "scopes": ("train/loop/scopes",),
     "schedules": ("train/loop/schedules",),
     "averages": ("train/loop/averages",),
-    "augments": ("train/loop/augments/image",),
+    "augments": ("train/loop/augments/image", "train/loop/augments/text", "train/loop/augments/sound"),
     "panels": ("report/panels",),
 }
 

@@ -20,6 +20,8 @@ class Field(Thing):
     Every method that reads a value raises BadRequest("", message) and the task adds the column's name.
     """
 
+    kind: ClassVar[str] = ""  # which augments may change its values: those of "image", "text", "sound"; "": none
+
     def fit(self, column: Iterable[Any]) -> Self:
         """A copy with its blanks filled from the training split's values; blanks given in the recipe stay."""
         return self

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from luodi.core.run import Run
-    from luodi.train.loop.examples import Examples, Pair
+    from luodi.train.loop.examples import Examples, Pair, Piece
     from luodi.train.loop.slots import Losses, Objective, Update
 
 WARM = 3  # updates that are not counted: first calls allocate
@@ -93,7 +93,7 @@ class TimedPlan(Plan):
         self.clock.wall["all"] = time.perf_counter() - start
         self.clock.processor["all"] = time.process_time() - processor
 
-    def stream(self, examples: Examples, pieces: Sequence[Tensor], run: Run) -> Iterator[Pair]:
+    def stream(self, examples: Examples, pieces: Sequence[Piece], run: Run) -> Iterator[Pair]:
         stream = super().stream(examples, pieces, run)
         for _ in pieces:
             with self.clock.part("load"):

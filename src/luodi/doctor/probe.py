@@ -76,6 +76,7 @@ def probe(patient: Patient, seconds: float) -> Reading:
     import psutil
 
     from luodi.doctor.clock import Clock, TimedPlan, shares
+    from luodi.train.loop.changes import texts_of
     from luodi.train.loop.checkpoint import Checkpoint
     from luodi.train.loop.examples import examples_of
     from luodi.train.loop.fit import fit
@@ -85,7 +86,9 @@ def probe(patient: Patient, seconds: float) -> Reading:
     assert bundle.data is not None and bundle.model is not None
     run, model, step = patient.run, bundle.model, patient.step
     if step.hold_mb not in patient.encoded:
-        patient.encoded[step.hold_mb] = examples_of(bundle.task, bundle.data["train"], run.device, step.hold_mb)[0]
+        texts = texts_of(step.augment, bundle.task, run)
+        found, _ = examples_of(bundle.task, bundle.data["train"], run.device, step.hold_mb, texts)
+        patient.encoded[step.hold_mb] = found
     examples = patient.encoded[step.hold_mb]
     clock = Clock(run.device)
     plan = TimedPlan.of(step.plan(bundle.task, examples, "refill", run), clock, seconds)

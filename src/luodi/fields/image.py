@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field as Bounded
@@ -27,9 +27,11 @@ class Image(Field):
     `standard` takes the mean and deviation of each channel from the training split, on the scale 0..1.
     """
 
+    kind: ClassVar[str] = "image"
+
     size: Side | tuple[Side, Side] = 224  # pixels: a square's side, or height and width
     channels: Literal[1, 3] = 3  # 1: gray, 3: red, green, blue
-    normalize: Literal["none", "scale", "standard"] = "standard"  # none: 0..255, scale: 0..1
+    normalize: Literal["none", "scale", "symmetric", "standard"] = "standard"  # none: 0..255, scale: 0..1, -1..1
     resize: Literal["nearest", "area", "bilinear", "bicubic", "lanczos"] = "bilinear"
     aspect: Literal["stretch", "pad", "crop"] = "stretch"  # what happens to another ratio of height to width
     resize_to: Side | tuple[Side, Side] | None = None  # first to this (a number: the shorter side), then cut to size
@@ -97,6 +99,9 @@ class Image(Field):
         # In the order and precision of other libraries, so that a model made elsewhere is given the same bits.
         if self.normalize != "none":
             planes /= 255
+        if self.normalize == "symmetric":
+            planes -= np.float32(0.5)
+            planes /= np.float32(0.5)
         if self.normalize == "standard":
             assert self.mean and self.std, "an image field is fitted before it encodes"
             planes -= np.asarray(self.mean, np.float32)[:, None, None]

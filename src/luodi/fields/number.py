@@ -8,12 +8,23 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import FiniteFloat, PositiveFloat
+from pydantic import FiniteFloat, PositiveFloat, field_validator
 
 from luodi.core.errors import BadRequest, LuodiError
 from luodi.core.field import Target
 from luodi.core.spec import Arrays, Spec
 from luodi.core.thing import Json
+from luodi.fields.numbers.scaling import (
+    Logarithmic,
+    Normalize,
+    Ranked,
+    Scaling,
+    Straight,
+    deviation,
+    knots_of,
+    logarithm,
+    middle_half,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,31 +37,40 @@ class Number(Target):
     """A number, brought to a common scale with what the training split shows.
 
     A value is a float, or None where `missing: mean` allows it. Encoded: float32 (batch, 1). As a target it is learned
-    on that scale and answered on its own. `r2` follows scikit-learn: truths all equal give 1 if all are hit, else 0.
+    on that scale and answered on its own. `normalize`: standard (mean 0, deviation 1), range (0 to 1), robust (median
+    0, middle half 1 wide), log (standard, of sign * log(1 + size)), quantile (0 to 1 by rank; answers stay within the
+    training rows' range). `r2` follows scikit-learn: truths all equal give 1 if all are hit, else 0.
     """
 
     better: ClassVar[dict[str, Literal["higher", "lower"]]] = {"rmse": "lower", "mae": "lower", "r2": "higher"}
 
-    normalize: Literal["none", "standard", "range"] = "standard"  # standard: mean 0, deviation 1; range: 0..1
+    normalize: Normalize = "standard"  # see above
     missing: Literal["refuse", "mean"] = "refuse"  # what an empty cell is taken for
     distance: Literal["squared", "absolute", "huber"] = "squared"  # on the normalised scale; huber turns at 1
     mean: FiniteFloat | None = None
     scale: PositiveFloat | None = None  # the standard deviation
     low: FiniteFloat | None = None
     high: FiniteFloat | None = None
+    median: FiniteFloat | None = None
+    width: PositiveFloat | None = None  # of the middle half: the third quartile less the first
+    log_mean: FiniteFloat | None = None
+    log_scale: PositiveFloat | None = None
+    knots: tuple[FiniteFloat, ...] | None = None  # quantiles at equal distances, lowest to highest
+
+    @field_validator("knots")
+    @classmethod
+    def _rising(cls, given: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if given is not None and (not given or list(given) != sorted(given)):
+            raise ValueError("at least one number, in rising order")
+        return given
 
     def fit(self, column: Iterable[Any]) -> Self:
         cells = (self.read(cell) for cell in column)
         known = np.asarray([value for value in cells if value is not None], np.float64)
         if not len(known) and (self.normalize != "none" or self.missing == "mean"):
             raise LuodiError("a number field is fitted on training rows that hold a number, and there are none")
-        found: dict[str, float] = {}
-        if self.normalize == "standard" or self.missing == "mean":
-            found["mean"] = float(known.mean())
-        if self.normalize == "standard":
-            found["scale"] = _spread(known)
-        if self.normalize == "range":
-            found["low"], found["high"] = float(known.min()), float(known.max())
+        found: dict[str, Any] = {"mean": float(known.mean())} if self.missing == "mean" else {}
+        found |= _fitted(self.normalize, known)
         return self.model_copy(update={name: found[name] for name in found if getattr(self, name) is None})
 
     def specs(self) -> dict[str, Spec]:
@@ -66,21 +86,22 @@ class Number(Target):
         return value
 
     def encode(self, values: Sequence[Any]) -> Arrays:
-        shift, scale = self._scale()
         if None in values:
             assert self.mean is not None, "a number field is fitted before it encodes"
             values = [self.mean if value is None else value for value in values]
-        with np.errstate(over="ignore"):
-            column = (np.asarray(values, np.float64) - shift) / scale
+        column = self._scaling().to(np.asarray(values, np.float64))
         return {"": np.clip(column, *LARGEST).astype(np.float32)[:, None]}  # huge, never infinite
 
     def example(self, count: int, seed: int) -> list[float | None]:
         dice = np.random.Generator(np.random.PCG64(seed))
-        shift, scale = self._scale()
-        spread = dice.normal(0.0, 1.5, count) if self.normalize != "range" else dice.uniform(-0.5, 1.5, count)
+        bounded = self.normalize in ("range", "quantile")
+        spread = dice.uniform(-0.5, 1.5, count) if bounded else dice.normal(0.0, 1.5, count)
         edges = np.asarray([0.0, 4.0, -4.0, 1.0])[:count]
         spread[: len(edges)] = edges
-        values: list[float | None] = [float(value) for value in spread * scale + shift]
+        found = self._scaling().back(spread)
+        if self.knots:  # going back ends at the outer knots
+            found += (spread - spread.clip(0, 1)) * (self.knots[-1] - self.knots[0])
+        values: list[float | None] = [float(value) for value in found]
         if self.missing == "mean" and count > 4:
             values[4] = None
         return values
@@ -89,10 +110,13 @@ class Number(Target):
         about = "A number."
         if self.normalize == "standard" and self.mean is not None and self.scale is not None:
             about = f"A number; {self.mean:.6g} in the mean of the training rows, deviation {self.scale:.6g}."
-        if self.normalize == "range" and self.low is not None and self.high is not None:
-            about = f"A number; {self.low:.6g} to {self.high:.6g} in the training rows."
+        if self.normalize == "robust" and self.median is not None:
+            about = f"A number; half of the training rows are below {self.median:.6g}."
+        ends = (self.knots[0], self.knots[-1]) if self.knots else (self.low, self.high)
+        if self.normalize in ("range", "quantile") and ends[0] is not None and ends[1] is not None:
+            about = f"A number; {ends[0]:.6g} to {ends[1]:.6g} in the training rows."
         kind: Json = "number" if self.missing == "refuse" else ["number", "null"]
-        shown = next((given for given in (self.mean, self.low) if given is not None), 0.0)
+        shown = next((given for given in (self.mean, self.low, self.median, ends[0]) if given is not None), 0.0)
         return {"type": kind, "description": about, "examples": [float(f"{shown:.4g}")]}
 
     def loss(self, output: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,8 +127,8 @@ class Number(Target):
         return losses, losses.new_ones(losses.shape)
 
     def decode(self, output: np.ndarray) -> list[Json]:
-        shift, scale = self._scale()
-        return [{"value": value} for value in (output.astype(np.float64).ravel() * scale + shift).tolist()]
+        found = self._scaling().back(output.astype(np.float64).ravel())
+        return [{"value": value} for value in found.tolist()]
 
     def answer_schema(self) -> dict[str, Json]:
         return {"type": "object", "properties": {"value": {"type": "number"}}, "required": ["value"]}
@@ -123,21 +147,42 @@ class Number(Target):
         fit = 1.0 - squares / around if around else float(squares == 0.0)
         return {"rmse": math.sqrt(squares / len(off)), "mae": float(np.abs(off).mean()), "r2": fit}
 
-    def _scale(self) -> tuple[float, float]:
-        """What is taken off a value, and what the rest is divided by."""
-        if self.normalize == "none":
-            return 0.0, 1.0
-        if self.normalize == "range":
-            assert self.low is not None and self.high is not None, "a number field is fitted before it encodes"
-            return self.low, (self.high - self.low) or 1.0
-        assert self.mean is not None and self.scale is not None, "a number field is fitted before it encodes"
-        return self.mean, self.scale
+    def _scaling(self) -> Scaling:
+        unfitted = "a number field is fitted before it encodes"
+        match self.normalize:
+            case "none":
+                return Straight(0.0, 1.0)
+            case "range":
+                assert self.low is not None and self.high is not None, unfitted
+                return Straight(self.low, (self.high - self.low) or 1.0)
+            case "robust":
+                assert self.median is not None and self.width is not None, unfitted
+                return Straight(self.median, self.width)
+            case "log":
+                assert self.log_mean is not None and self.log_scale is not None, unfitted
+                return Logarithmic(self.log_mean, self.log_scale)
+            case "quantile":
+                assert self.knots, unfitted
+                return Ranked(np.asarray(self.knots))
+        assert self.mean is not None and self.scale is not None, unfitted
+        return Straight(self.mean, self.scale)
 
 
-def _spread(known: np.ndarray) -> float:
-    """The standard deviation; 1 for a constant column, whose rounding errors are no spread."""
-    spread = float(known.std())
-    return spread if spread > 1e-12 * float(np.abs(known).max()) else 1.0
+def _fitted(normalize: Normalize, known: np.ndarray) -> dict[str, Any]:
+    """The blanks that a normalisation needs, from the numbers of the training rows."""
+    match normalize:
+        case "standard":
+            return {"mean": float(known.mean()), "scale": deviation(known)}
+        case "range":
+            return {"low": float(known.min()), "high": float(known.max())}
+        case "robust":
+            return dict(zip(("median", "width"), middle_half(known), strict=True))
+        case "log":
+            powers = logarithm(known)
+            return {"log_mean": float(powers.mean()), "log_scale": deviation(powers)}
+        case "quantile":
+            return {"knots": knots_of(known)}
+    return {}
 
 
 def _number(wire: Any) -> float | None:

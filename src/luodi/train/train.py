@@ -12,7 +12,7 @@ from luodi.core.bundle import Edit
 from luodi.core.catalog import name_of
 from luodi.core.errors import LuodiError
 from luodi.core.step import Facts, Step
-from luodi.core.thing import ModelConfig, Slot, dump
+from luodi.core.thing import ModelConfig, Slot
 
 if TYPE_CHECKING:
     from luodi.core.bundle import Bundle
@@ -60,14 +60,11 @@ class Train(Step):
         return Facts(self.needs | more, self.gives, self.ends, self.excludes)
 
     def objection(self, task: Task, config: ModelConfig | None) -> str | None:
-        fields = next(iter(dump(task).values())).get("inputs") or {}
-        kinds = {next(iter(field)) for field in fields.values()}
-        for augment in self.augment:
-            if augment.kind not in kinds:
-                return f"{name_of(type(augment))} changes an {augment.kind}, and no input of this task is one"
+        from luodi.train.loop.changes import objection_to
+
         if self.average is not None and self.update.averages:
             return f"{name_of(type(self.update))} averages the weights itself; leave `average` out"
-        return None
+        return objection_to(self.augment, task, self.batch_size)
 
     def lacks(self, device: str) -> str | None:
         from luodi.train.loop.precision import refused
@@ -91,6 +88,7 @@ class Train(Step):
         return Forecast(work / (FLOPS_A_CORE * outlook.threads), held / 1e6)
 
     def __call__(self, bundle: Bundle, run: Run) -> Bundle:
+        from luodi.train.loop.changes import texts_of
         from luodi.train.loop.checkpoint import Checkpoint
         from luodi.train.loop.examples import examples_of
         from luodi.train.loop.fit import fit
@@ -104,7 +102,8 @@ class Train(Step):
         bundle = bundle.ready(run)
         assert bundle.data is not None and bundle.model is not None
         validation = self._validation(bundle, run)
-        examples, how = examples_of(bundle.task, bundle.data["train"], run.device, self.hold_mb)
+        texts = texts_of(self.augment, bundle.task, run)
+        examples, how = examples_of(bundle.task, bundle.data["train"], run.device, self.hold_mb, texts)
         run.log("note", {"text": how})
         checkpoint = Checkpoint(run.out / "checkpoint", identity(self, bundle, run), self.checkpoint_seconds)
         patience = Patience(self.patience, self.watch, bundle.task.metrics())
@@ -125,16 +124,16 @@ class Train(Step):
 
     def plan(self, task: Task, examples: Examples, zeros: Literal["keep", "refill"], run: Run) -> Plan:
         """The loop's slots filled by this step's fields."""
+        from luodi.train.loop.changes import tensor_changes
         from luodi.train.loop.plan import Plan
         from luodi.train.loop.sampler import Shuffled
 
         sampler = Shuffled(examples.count, run)
         workers = self.workers if self.workers != "auto" else self._fastest(examples, sampler, run)
         rate = 1.0 if self.learning_rate == "auto" else self.learning_rate  # auto: found with this plan, and put in it
-        specs = task.inputs_specs()
-        changes = [(name, augment) for augment in self.augment for name in specs if specs[name].kind == augment.kind]
+        changes = tensor_changes(self.augment, task)
         return Plan(
-            sampler, task.loss, self.update, self.schedule, tuple(changes), (run.log,), self.epochs,
+            sampler, task.loss, self.update, self.schedule, changes, (run.log,), self.epochs,
             self.batch_size, self.accumulate, rate, self.clip, zeros, self.learn, self.precision,
             self.compile, workers, self.average,
         )  # fmt: skip

@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from luodi.core.rows import Rows
     from luodi.core.spec import Arrays
     from luodi.core.task import Task
+    from luodi.train.loop.changes import Texts
 
 CHUNK = 512  # rows encoded at a time
 PROBE = 64  # rows from which the size of all is estimated
 
 Pair = tuple[Mapping[str, "Tensor"], Mapping[str, "Tensor"]]  # inputs, truth
+
+Piece = tuple["Tensor", tuple[int, int, int]]  # row numbers, and their key: (update, piece, rank)
 
 
 class Examples(Protocol):
@@ -29,8 +32,11 @@ class Examples(Protocol):
     @property
     def count(self) -> int: ...
 
-    def batch(self, rows: Tensor) -> Pair:
-        """Inputs and truth of these row numbers (int64, on the CPU), on the training device."""
+    def batch(self, rows: Tensor, key: tuple[int, ...] = ()) -> Pair:
+        """Inputs and truth of these row numbers (int64, on the CPU), on the training device.
+
+        `key` is (update, piece, rank): what a change of texts may depend on.
+        """
         ...
 
     def on(self, device: str) -> Examples:
@@ -47,7 +53,7 @@ class Held:
     count: int
     device: str = "cpu"
 
-    def batch(self, rows: Tensor) -> Pair:
+    def batch(self, rows: Tensor, key: tuple[int, ...] = ()) -> Pair:
         if self.device != "cpu":
             rows = rows.to(self.device)
         return (
@@ -62,28 +68,38 @@ class Held:
 
 @dataclass(frozen=True)
 class Read:
-    """Examples read and encoded when their batch is due: for more rows than fit the memory."""
+    """Examples read and encoded when their batch is due: for more rows than fit the memory, and texts that change."""
 
     task: Task
     rows: Rows
     device: str = "cpu"
+    texts: Texts | None = None
 
     @property
     def count(self) -> int:
         return len(self.rows)
 
-    def batch(self, rows: Tensor) -> Pair:
-        inputs, truth = _encode(self.task, self.rows.take(rows.numpy()))
+    def batch(self, rows: Tensor, key: tuple[int, ...] = ()) -> Pair:
+        taken = self.rows.take(rows.numpy())
+        requests = self.task.rows_to_requests(taken)
+        inputs = self.task.encode(self.texts.changed(requests, key) if self.texts else requests)
+        truth = self.task.truth(taken)
         return _tensors(inputs, self.device), _tensors(truth, self.device)
 
     def on(self, device: str) -> Read:
         return replace(self, device=device)
 
 
-def examples_of(task: Task, rows: Rows, device: str, hold_mb: float) -> tuple[Examples, str]:
-    """The rows' examples, held if their estimated size is at most `hold_mb`, and a sentence that says which."""
+def examples_of(
+    task: Task, rows: Rows, device: str, hold_mb: float, texts: Texts | None = None
+) -> tuple[Examples, str]:
+    """The rows' examples, held if their estimated size is at most `hold_mb` and no text changes, and a sentence that
+    says which."""
     if not len(rows):
         raise LuodiError("there are no rows to learn from; look at the split and at what the data steps before it kept")
+    if texts:
+        told = f"{len(rows)} examples read and encoded batch by batch: their texts change each time"
+        return Read(task, rows, device, texts), told
     size = size_mb(task, rows)
     if size > hold_mb:
         told = f"{len(rows)} examples need about {size:.0f} MB, over {hold_mb:g} MB: read and encoded batch by batch"

@@ -64,7 +64,7 @@ def fit(
             updates = plan.updates(plan.sampler.order(state.epoch), run)[state.at :]
             for batches in plan.batches(examples, updates, state.step, run):
                 generator.manual_seed(run.seed_for("step", state.step, run.rank))
-                state.losses[state.at] = backward(plan.objective, forward, parameters, batches, run.world, arithmetic)
+                state.losses[state.at] = backward(plan.losses, forward, parameters, batches, run.world, arithmetic)
                 zeros.calm()
                 if arithmetic.usable(parameters):
                     if plan.clip is not None:

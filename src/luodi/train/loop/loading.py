@@ -16,7 +16,7 @@ from luodi.train.loop.examples import Held
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from luodi.train.loop.examples import Examples, Pair
+    from luodi.train.loop.examples import Examples, Pair, Piece
 
 AHEAD = 2  # batches a process keeps ready
 PROBED = 12  # batches that a candidate is timed on
@@ -27,29 +27,29 @@ class _Batches:
     """A dataset of torch whose items are whole batches."""
 
     examples: Examples
-    parts: Sequence[Tensor]
+    pieces: Sequence[Piece]
 
     def __len__(self) -> int:
-        return len(self.parts)
+        return len(self.pieces)
 
     def __getitem__(self, place: int) -> Pair:
-        return self.examples.batch(self.parts[place])
+        return self.examples.batch(*self.pieces[place])
 
 
-def loaded(examples: Examples, parts: Sequence[Tensor], workers: int, home: str) -> Iterator[Pair]:
-    """The batch of each part, in order, on the device `home`; equal bits whatever the number of worker processes.
+def loaded(examples: Examples, pieces: Sequence[Piece], workers: int, home: str) -> Iterator[Pair]:
+    """The batch of each piece, in order, on the device `home`; equal bits whatever the number of worker processes.
 
     Examples that are held in memory need no workers.
     """
-    if not workers or isinstance(examples, Held) or not parts:
-        yield from (examples.batch(part) for part in parts)
+    if not workers or isinstance(examples, Held) or not pieces:
+        yield from (examples.batch(*piece) for piece in pieces)
         return
     from torch.utils.data import DataLoader
 
     context = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
     batches = DataLoader(
-        _Batches(examples.on("cpu"), parts),  # ty: ignore[invalid-argument-type]
-        batch_size=None, num_workers=min(workers, len(parts)), prefetch_factor=AHEAD, worker_init_fn=_deaf,
+        _Batches(examples.on("cpu"), pieces),  # ty: ignore[invalid-argument-type]
+        batch_size=None, num_workers=min(workers, len(pieces)), prefetch_factor=AHEAD, worker_init_fn=_deaf,
         multiprocessing_context=context,
     )  # fmt: skip
     for inputs, truth in batches:
@@ -71,7 +71,7 @@ def fastest(examples: Examples, parts: Sequence[Tensor], home: str) -> tuple[int
     """
     if isinstance(examples, Held) or len(parts) < 2:
         return 0, {}
-    some = [parts[place % len(parts)] for place in range(PROBED)]
+    some = [(parts[place % len(parts)], (0, 0, 0)) for place in range(PROBED)]
     rates: dict[int, float] = {}
     for workers in (0, *(2**power for power in range(device.cores().bit_length()))):
         stream = loaded(examples, [some[0], *some], workers, home)

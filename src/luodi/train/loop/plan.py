@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from luodi.core.errors import LuodiError
+from luodi.train.loop.blending import blended, losses_of
 from luodi.train.loop.loading import loaded
 from luodi.train.loop.precision import Precision
 from luodi.train.loop.scopes.all import All
@@ -14,8 +15,10 @@ from luodi.train.loop.slots import (
     Augment,
     Average,
     Batch,
+    Blend,
     Checks,
     Listener,
+    Losses,
     Objective,
     Sampler,
     Schedule,
@@ -24,10 +27,10 @@ from luodi.train.loop.slots import (
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from luodi.core.run import Run
-    from luodi.train.loop.examples import Examples, Pair
+    from luodi.train.loop.examples import Examples, Pair, Piece
 
 REHEARSED = 8  # updates of a rehearsal
 
@@ -40,7 +43,7 @@ class Plan:
     objective: Objective
     update: Update
     schedule: Schedule
-    augments: tuple[tuple[str, Augment], ...] = ()  # (input, what changes it), in order
+    augments: tuple[tuple[str, Augment | Blend], ...] = ()  # (input, what changes it), in order
     listeners: tuple[Listener, ...] = ()
     epochs: int = 10
     batch_size: int = 64  # rows of one forward
@@ -75,33 +78,41 @@ class Plan:
 
     def batches(self, examples: Examples, updates: Sequence[Tensor], step: int, run: Run) -> Iterator[list[Pair]]:
         """This rank's part of each update, in pieces of `batch_size`, augmented; `step` is the number of the first."""
-        parts = [self.parts(rows, run) for rows in updates]
+        parts = [self.pieces(rows, at, run) for at, rows in enumerate(updates, step)]
         stream = self.stream(examples, [piece for pieces in parts for piece in pieces], run)
-        for at, pieces in enumerate(parts, step):
-            yield [self._augmented(next(stream), at, micro, run) for micro in range(len(pieces))]
+        for pieces in parts:
+            yield [self._changed(next(stream), key, run) for _, key in pieces]
 
-    def stream(self, examples: Examples, pieces: Sequence[Tensor], run: Run) -> Iterator[Pair]:
-        """The examples of each piece, in order, before any augment."""
+    def stream(self, examples: Examples, pieces: Sequence[Piece], run: Run) -> Iterator[Pair]:
+        """The examples of each piece, in order, their tensors not changed yet."""
         return loaded(examples, pieces, self.workers, run.device)
 
-    def parts(self, rows: Tensor, run: Run) -> Sequence[Tensor]:
-        """The row numbers of this rank's part of an update, in pieces of `batch_size`."""
+    def pieces(self, rows: Tensor, step: int, run: Run) -> Sequence[Piece]:
+        """This rank's part of an update, in pieces of `batch_size`, each with its key (update, piece, rank)."""
         if self.accumulate == 1 and run.world == 1:
-            return [rows]
-        return rows.tensor_split(run.world)[run.rank].split(self.batch_size)
+            return [(rows, (step, 0, 0))]
+        parts = rows.tensor_split(run.world)[run.rank].split(self.batch_size)
+        return [(part, (step, place, run.rank)) for place, part in enumerate(parts)]
 
     def inputs(self, examples: Examples, run: Run) -> Iterator[Batch]:
         """The inputs of the first epoch's batches, the same on every rank: what batch norms' statistics come from."""
         alone = replace(run, rank=0, world=1)
-        for step, rows in enumerate(self.updates(self.sampler.order(0), alone)):
-            for micro, part in enumerate(rows.split(self.batch_size)):
-                yield self._augmented(examples.batch(part), step, micro, alone)[0]
+        for pieces in self.batches(examples, self.updates(self.sampler.order(0), alone), 0, alone):
+            yield from (inputs for inputs, _ in pieces)
 
-    def _augmented(self, pair: Pair, step: int, micro: int, run: Run) -> Pair:
-        """The inputs after every augment; its dice are a function of (seed, scope, augment, update, piece, rank)."""
+    def losses(self, model: nn.Module, batch: Batch, truth: Batch) -> Losses:
+        """The objective, also of examples that were blended."""
+        return losses_of(self.objective, model, batch, truth)
+
+    def _changed(self, pair: Pair, key: tuple[int, int, int], run: Run) -> Pair:
+        """One forward's examples after every augment; the dice are a function of (seed, scope, augment, key)."""
         if not self.augments:
             return pair
-        inputs = dict(pair[0])
+        inputs, truth = dict(pair[0]), pair[1]
         for place, (name, augment) in enumerate(self.augments):
-            inputs[name] = augment.apply(inputs[name], run.generator("augment", place, step, micro, run.rank))
-        return inputs, pair[1]
+            generator = run.generator("augment", place, *key)
+            if isinstance(augment, Blend):
+                inputs[name], truth = blended(augment, inputs[name], truth, generator)
+            else:
+                inputs[name] = augment.apply(inputs[name], generator)
+        return inputs, truth

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from luodi.core.thing import Thing
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Generator, Tensor, nn
 
     from luodi.train.loop.averaging import Averager
@@ -90,8 +91,28 @@ class Schedule(Thing):
 class Augment(Thing):
     """A random change of the training inputs that leaves their targets true."""
 
-    kind: ClassVar[str] = "image"  # the kind of Spec that it changes
+    kind: ClassVar[Literal["image", "sound"]] = "image"  # the kind of the fields that it changes
 
     def apply(self, values: Tensor, generator: Generator) -> Tensor:
         """Changed values of the same shape and type; every random number comes from `generator` (on the CPU)."""
+        raise NotImplementedError
+
+
+class TextAugment(Thing):
+    """A random change of the training texts, before they are encoded, that leaves their targets true."""
+
+    kind: ClassVar[Literal["text"]] = "text"
+
+    def apply_text(self, values: Sequence[str], dice: np.random.Generator) -> list[str]:
+        """The texts of a batch, changed; every random number comes from `dice`."""
+        raise NotImplementedError
+
+
+class Blend(Thing):
+    """A random blend of each training input with another one of its batch, and of their targets in the same shares."""
+
+    kind: ClassVar[Literal["image", "sound"]] = "image"
+
+    def blend(self, values: Tensor, partners: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Blended values, and the share (batch,) that each keeps of its own; `partners` are those blended in."""
         raise NotImplementedError

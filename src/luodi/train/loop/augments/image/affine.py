@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from luodi.train.loop.augments.drawing.draw import chosen, where
 from luodi.train.loop.slots import Augment
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ class Affine(Augment):
     """Turns, shifts, scales and shears each image at random, all in one bilinear resampling of the batch.
 
     Every range is uniform and symmetric: `degrees: 10` turns by -10 to 10, counter-clockwise as seen. Ranges of 0 leave
-    images as they are, bit for bit. Each image takes five draws, so equal keys give equal bits.
+    images as they are, bit for bit. Each image takes six draws, so equal keys give equal bits.
     """
 
     degrees: Annotated[float, Field(ge=0, le=180)] = 15.0
@@ -24,6 +25,7 @@ class Affine(Augment):
     scale: Annotated[float, Field(ge=0, lt=1)] = 0.15  # 0.15: sizes from 1 / 1.15 to 1.15
     shear: Annotated[float, Field(ge=0, lt=60)] = 10.0  # degrees
     fill: Literal["border", "zero"] = "border"  # what comes in from outside: the nearest pixel, or 0 (after encoding)
+    share: Annotated[float, Field(ge=0, le=1)] = 1.0  # of the images
 
     def apply(self, values: Tensor, generator: Generator) -> Tensor:
         """`values` (batch, channels, height, width), any float type."""
@@ -35,7 +37,8 @@ class Affine(Augment):
         angle, lean = draws[0] * self.degrees, draws[1] * self.shear
         size, right, down = (1 + self.scale) ** draws[2], draws[3] * self.shift, draws[4] * self.shift
         origins = origins_of(angle, lean, size, right, down, values.shape[-2] / values.shape[-1])
-        return moved(values, origins.to(values), self.fill)
+        mask = chosen(len(values), self.share, generator)
+        return where(mask, moved(values, origins.to(values), self.fill), values)
 
 
 def origins_of(angle: Tensor, lean: Tensor, size: Tensor, right: Tensor, down: Tensor, aspect: float) -> Tensor:
