@@ -32,6 +32,7 @@ SLOTS: dict[str, tuple[str, ...]] = {
     "scopes": ("train/loop/scopes",),
     "schedules": ("train/loop/schedules",),
     "augments": ("train/loop/augments/image",),
+    "listeners": ("train/loop/listeners",),
     "panels": ("report/panels",),
 }
 

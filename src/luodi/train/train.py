@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -51,12 +52,16 @@ class Train(Step):
     patience: Annotated[int, Field(ge=1)] | None = None  # epochs without a better check; the best weights come back
     watch: Literal["metric", "loss"] = "metric"  # what patience looks at, on the validation split
     zeros: Literal["keep", "refill"] = "keep"  # of a model that was pruned: zeros stay, or may grow again
+    listeners: tuple[Annotated[Any, Slot("listeners")], ...] = ()  # who hears of it; the weights do not depend on them
     hold_mb: Annotated[float, Field(ge=0)] = 2048.0  # encoded examples up to this size are held in memory
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0  # longest time between checkpoints within an epoch
 
     def facts(self, have: frozenset[str]) -> Facts:
         more = frozenset({"float"}) if "model" in have else frozenset()
         return Facts(self.needs | more, self.gives, self.ends, self.excludes)
+
+    def packages(self) -> Mapping[str, str]:
+        return {name: extra for listener in self.listeners for name, extra in listener.packages().items()}
 
     def objection(self, task: Task, config: ModelConfig | None) -> str | None:
         fields = next(iter(dump(task).values())).get("inputs") or {}
@@ -107,9 +112,11 @@ class Train(Step):
             checkpoint.remove()
         done = bundle.with_model(state.model, edit=Edit(step=self))
         notes = {"history": state.history, "updates": state.step, "best_epoch": patience.epoch or None, "examples": how}
+        notes |= plan.audience.notes
         return done.replace(facts=(done.facts | self.gives) - self.ends).noting(**notes)
 
     def _plan(self, task: Task, examples: Examples, zeros: Literal["keep", "refill"], run: Run) -> Plan:
+        from luodi.train.loop.audience import Audience
         from luodi.train.loop.plan import Plan
         from luodi.train.loop.sampler import Shuffled
 
@@ -120,7 +127,7 @@ class Train(Step):
         return Plan(
             sampler, task.loss, self.update, self.schedule, tuple(changes), (run.log,), self.epochs,
             self.batch_size, self.accumulate, self.learning_rate, self.clip, zeros, self.learn, self.precision,
-            self.compile, workers,
+            self.compile, workers, Audience(self.listeners, dump(self)),
         )  # fmt: skip
 
     def _fastest(self, examples: Examples, sampler: Shuffled, run: Run) -> int:

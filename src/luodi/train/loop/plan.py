@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from luodi.core.errors import LuodiError
+from luodi.train.loop.audience import Audience
 from luodi.train.loop.loading import loaded
 from luodi.train.loop.precision import Precision
 from luodi.train.loop.scopes.all import All
@@ -41,6 +42,7 @@ class Plan:
     precision: Precision = "fp32"
     compile: bool = False  # one compiled graph in place of one operation after the other
     workers: int = 0  # processes that read ahead
+    audience: Audience = field(default_factory=Audience)  # the listeners of the recipe
 
     def epochs_in(self, run: Run) -> int:
         return 1 if run.rehearse else self.epochs
