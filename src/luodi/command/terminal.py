@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,7 +20,7 @@ class Terminal:
         self.bar: Any = None
         self.steps: list[str] = []
         self.spoken = 0.0
-        self.flagged: set[str] = set()
+        self.flagged: set[tuple[str, str]] = set()
 
     def __enter__(self) -> Self:
         if not self.quiet and sys.stderr.isatty():
@@ -56,7 +56,7 @@ class Terminal:
         elif event == "note":
             self.say(f"      {facts['text']}")
         elif event == "layers":
-            self.flags([flag["text"] for flag in facts["flags"]])
+            self.flags(facts["flags"])
         elif event == "measured":
             self.end_bar()
             self.say(f"      measured in {facts['seconds']:.1f} s")
@@ -76,13 +76,12 @@ class Terminal:
         )
         self.say(f"      epoch {facts['epoch']}: {losses} {scores}".rstrip())
 
-    def flags(self, texts: list[str]) -> None:
-        """What is wrong with layers, each said once."""
-        for text in texts:
-            about = text.partition(":")[0]
-            if about not in self.flagged:
-                self.flagged.add(about)
-                self.say(f"      ! {text}")
+    def flags(self, found: Sequence[Mapping[str, Any]]) -> None:
+        """What is wrong with layers, each finding said once."""
+        for flag in found:
+            if (flag["layer"], flag["what"]) not in self.flagged:
+                self.flagged.add((flag["layer"], flag["what"]))
+                self.say(f"      ! {flag['text']}")
 
     def progress(self, facts: Mapping[str, Any]) -> None:
         """A bar on a terminal; elsewhere a line now and then."""

@@ -14,7 +14,7 @@ from luodi.core.errors import LuodiError
 from luodi.watch import stream
 
 SIGNS = ("events.jsonl", "recipe.yaml", ".lock")  # one of them is in every run's folder
-NOTED = ("history", "layers")  # notes that the stream of events holds already
+NOTED = ("history", "looks")  # notes that the stream of events holds already
 
 
 @dataclass(frozen=True)

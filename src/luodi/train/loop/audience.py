@@ -65,7 +65,7 @@ class Audience:
 
     def _remember(self, event: str, facts: Mapping[str, Any]) -> None:
         if event == "layers":
-            self.notes["layers"] = dict(facts)
+            self.notes["looks"] = dict(facts)
 
 
 def title_of(step: Json, run: Run) -> str:

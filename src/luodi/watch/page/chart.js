@@ -2,6 +2,7 @@
 import { figure, make } from "./words.js";
 
 const NAMES = "http://www.w3.org/2000/svg";
+const NEAR = 24; // pixels: a line that has nothing so near is left out
 const MARGIN = { left: 50, right: 14, top: 10, bottom: 26 };
 
 function draw(tag, facts, parent) {
@@ -44,7 +45,7 @@ function thinned(points, across, width) {
 }
 
 export class Chart {
-  constructor(title, { whole = false } = {}) {
+  constructor(title) {
     this.heading = make("h2", "", title);
     this.legend = make("p", "legend");
     this.plot = make("div", "plot");
@@ -53,7 +54,6 @@ export class Chart {
     this.element = make("figure", "card chart", [make("figcaption", "", [this.heading, this.legend]), this.plot]);
     this.plot.append(this.tip);
     this.plot.setAttribute("role", "img");
-    this.whole = whole; // whether values are counts
     this.lines = [];
     this.plot.addEventListener("pointermove", (event) => this.point(event));
     this.plot.addEventListener("pointerleave", () => this.point(null));
@@ -151,7 +151,8 @@ export class Chart {
     this.cross.setAttribute("x1", this.x(middle[0]));
     this.cross.setAttribute("x2", this.x(middle[0]));
     this.cross.setAttribute("visibility", "visible");
-    const rows = this.lines.map((line, place) => make("div", "tip-row", [this.key(line), make("b", "", figure(near[place][1], 4))]));
+    const here = this.lines.map((line, place) => [line, near[place]]).filter(([, one]) => Math.abs(this.x(one[0]) - this.x(middle[0])) < NEAR);
+    const rows = here.map(([line, one]) => make("div", "tip-row", [this.key(line), make("b", "", figure(one[1], 4))]));
     this.tip.replaceChildren(make("div", "tip-at", `${this.axis} ${figure(middle[0], 4)}`), ...rows);
     this.tip.hidden = false;
     const wide = this.tip.offsetWidth;

@@ -8,7 +8,7 @@ let chosen = null; // the metric that is shown
 
 export const color = (run) => `var(--run${run.facts.number % 8})`;
 
-// view: {runs, across, log, ordinal}; runs that have nothing yet draw nothing.
+// view: {runs, chosen, across, log, ordinal}; runs that have nothing yet draw nothing.
 export function showCurves(parent, view) {
   const shown = view.runs.map((run) => ({ run, training: run.current_trainings()[view.ordinal] })).filter((one) => one.training);
   const alone = view.runs.length === 1;
@@ -25,7 +25,7 @@ export function showCurves(parent, view) {
   put(parent, "speed", say("examples_a_second"), lines("ticks", "examples_a_second"), { axis, zero: true });
   const devices = lines("ticks", "device_mb").map((line) => ({ ...line, name: `${line.name} ${say("device")}`, dash: true, unnamed: false }));
   put(parent, "memory", say("memory"), [...lines("ticks", "memory_mb"), ...devices], { axis, zero: true });
-  slopes(parent, shown, at, alone, axis);
+  slopes(parent, shown.find(({ run }) => run === view.chosen), at, alone, axis);
 }
 
 function losses(run, training, at, alone) {
@@ -46,12 +46,11 @@ function metric(parent, shown, at, alone, axis) {
     name: run.facts.name, color: color(run), unnamed: alone, dots: true,
     points: training.epochs.map((one) => [at(training, one), one.validation?.[chosen] ?? null]),
   }));
-  const chart = put(parent, "metric", "", lines, { axis });
-  pick(chart, names, () => chart.show("", lines, { axis }), parent, shown, at, alone, axis);
+  pick(put(parent, "metric", chosen ?? "", lines, { axis }), names, [parent, shown, at, alone, axis]);
 }
 
 // The metric's name is a choice in the chart's heading.
-function pick(chart, names, _, ...again) {
+function pick(chart, names, again) {
   let select = chart.heading.querySelector("select");
   if (!select) {
     select = document.createElement("select");
@@ -74,14 +73,15 @@ function pick(chart, names, _, ...again) {
   chart.heading.replaceChildren(select, side);
 }
 
-function slopes(parent, shown, at, alone, axis) {
-  const only = alone ? shown[0] : undefined;
+// Of one run: a line a layer.
+function slopes(parent, only, at, alone, axis) {
   const names = only ? [...new Set(only.training.layers.flatMap((one) => one.layers.filter((layer) => layer.gradients).map((layer) => layer.name)))] : [];
   const lines = names.map((name, number) => ({
     name, color: `var(--run${number % 8})`, dash: number >= 8,
     points: only.training.layers.map((one) => [at(only.training, one), one.layers.find((layer) => layer.name === name)?.gradients?.norm ?? null]),
   }));
-  put(parent, "slopes", say("gradients"), lines.slice(0, 16), { log: true, axis });
+  const title = alone || !only ? say("gradients") : `${say("gradients")} · ${only.run.facts.name}`;
+  put(parent, "slopes", title, lines.slice(0, 16), { log: true, axis });
 }
 
 function put(parent, key, title, lines, options) {

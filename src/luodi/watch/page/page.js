@@ -52,7 +52,7 @@ async function loop() {
 function show() {
   showRuns(at("runs"), runs, chosen, choose);
   showChoices();
-  showCurves(at("charts"), view);
+  showCurves(at("charts"), { ...view, chosen });
   for (const place of document.querySelectorAll("[data-run]")) place.textContent = runs.length > 1 ? chosen.facts.name : "";
   showSteps(at("steps"), chosen);
   showLayers(at("layers"), chosen, view.ordinal);

@@ -23,6 +23,8 @@ function runCard(run, chosen, choose) {
     card.append(make("span", "run-step", `${where} · ${step.name}${step.state === "measuring" ? ` · ${say("measuring")}` : ""}`));
   }
   card.append(...now(run));
+  const ends = run.ended ? run.evidence[run.steps[run.steps.length - 1]?.key] : undefined;
+  if (ends) card.append(make("span", "measures last", measures(ends, false)));
   if (step?.why) card.append(make("span", "why", step.why));
   return card;
 }
@@ -74,18 +76,19 @@ function stateWords(state) {
   return say(`state_${state === "done" ? "finished" : state}`);
 }
 
-const SHOWN = ["p50_ms", "size_mb", "memory_mb"];
+const MEASURES = { p50_ms: "measure_p50", size_mb: "measure_size", memory_mb: "memory" };
+const SHOWN = Object.keys(MEASURES);
 const SHARES = /accuracy|f1|precision|recall|auc/;
 
-function measures(evidence) {
+function measures(evidence, signed = true) {
   const names = Object.keys(evidence.measures);
   const main = names.find((name) => name.includes("."));
   return [...(main ? [main] : []), ...SHOWN.filter((name) => names.includes(name))].map((name) => {
     const one = evidence.measures[name];
     const write = SHARES.test(name) ? (value) => share3(value) : (value) => figure(value);
     const range = one.low !== one.high ? ` [${write(one.low)}, ${write(one.high)}]` : "";
-    const sign = one.verdict ? make("span", `sign ${one.verdict}`, ` ${SIGNS[one.verdict]}`) : "";
-    return make("span", "measure", [make("small", "", name), make("span", "", [make("b", "", write(one.value)), make("span", "range", range), sign])]);
+    const sign = one.verdict && signed ? make("span", `sign ${one.verdict}`, ` ${SIGNS[one.verdict]}`) : "";
+    return make("span", "measure", [make("small", "", name in MEASURES ? say(MEASURES[name]) : name.slice(name.indexOf(".") + 1)), make("span", "", [make("b", "", write(one.value)), make("span", "range", range), sign])]);
   });
 }
 
