@@ -12,6 +12,7 @@ from pathlib import Path
 
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 SERVER = "http://127.0.0.1:8000"  # what the pages write
+WATCHER = "http://127.0.0.1:8001"
 WHOLE = {"wine"}  # a small table, run in earnest: a rehearsal decides no limit
 LITTLE = "--set measure.seconds=0.5 --set measure.calls=40 --set measure.resamples=100".split()
 
@@ -96,7 +97,7 @@ class Session:
             name = re.search(r"^name: (\S+)", text, re.MULTILINE)
             more = LITTLE if name and name.group(1) in WHOLE else ["--rehearse"]
             command = " ".join([command, *more])
-        return command.replace(SERVER, self.address)
+        return command.replace(SERVER, self.address).replace(WATCHER, self.address)
 
     def linked(self) -> None:
         """A rehearsal under the name of the run that it stands for."""
@@ -114,7 +115,7 @@ class Session:
         self.servers.append(process)
         assert process.stdout is not None
         line = process.stdout.readline()
-        assert line.startswith("serving ") and " at http://" in line, f"{command}: {line or 'it ended'}"
+        assert line.startswith(("serving ", "watching ")) and " at http://" in line, f"{command}: {line or 'it ended'}"
         self.address = line.split(" at ")[1].strip()
         port = int(self.address.rpartition(":")[2])
         socket.create_connection(("127.0.0.1", port), timeout=10).close()

@@ -86,6 +86,7 @@ MAY: dict[str, set[str]] = {
     "tasks": {*CORE, "fields", "models", "tasks"},
     "serve": {*CORE, "serve"},
     "report": {*CORE, "report"},
+    "watch": {*CORE, "watch"},
     **{family: {*CORE, "models", "train", family} for family in STEP_FOLDERS},
 }
 # At the top: they may import anything, and nobody imports them.

@@ -85,6 +85,13 @@ def serve(args: argparse.Namespace) -> int:
     return 0
 
 
+def watch(args: argparse.Namespace) -> int:
+    """Show runs live in the browser: curves, steps, layers, log; several runs in one chart."""
+    from luodi.command.watching import watch_runs
+
+    return watch_runs(args.runs, args.port, wait=args.wait)
+
+
 def report(args: argparse.Namespace) -> int:
     """Write a run's report.html and report.json again."""
     from luodi.report.page import build
@@ -136,8 +143,8 @@ def schema(args: argparse.Namespace) -> int:
 
 
 VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
-    "run": run, "plan": plan, "doctor": doctor, "init": init, "predict": predict, "serve": serve, "report": report,
-    "compare": compare, "import": import_, "list": list_, "show": show, "schema": schema,
+    "run": run, "plan": plan, "doctor": doctor, "init": init, "predict": predict, "serve": serve, "watch": watch,
+    "report": report, "compare": compare, "import": import_, "list": list_, "show": show, "schema": schema,
 }  # fmt: skip
 
 
@@ -184,6 +191,9 @@ def _bundle_verbs(made: dict[str, Parser]) -> None:
     made["predict"].add_argument("inputs", nargs="+", help="files, folders, or - for JSON Lines on standard input")
     made["serve"].add_argument("--host", default="127.0.0.1", help="address to listen on")
     made["serve"].add_argument("--port", type=int, default=8000, help="port; 0 takes a free one")
+    made["watch"].add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run's folder: runs/NAME")
+    made["watch"].add_argument("--port", type=int, default=8001, help="port; 0 takes a free one")
+    made["watch"].add_argument("--wait", action="store_true", help="a run may start later")
     made["report"].add_argument("folder", type=Path, help="a run's folder")
     made["compare"].add_argument("first", type=Path, help="a bundle, or a run's folder")
     made["compare"].add_argument("second", type=Path, help="a bundle, or a run's folder")

@@ -33,6 +33,7 @@ SLOTS: dict[str, tuple[str, ...]] = {
     "schedules": ("train/loop/schedules",),
     "averages": ("train/loop/averages",),
     "augments": ("train/loop/augments/image", "train/loop/augments/text", "train/loop/augments/sound"),
+    "listeners": ("train/loop/listeners",),
     "panels": ("report/panels",),
 }
 

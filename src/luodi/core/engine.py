@@ -54,7 +54,7 @@ def run(
     threads = recipe.threads.train or device.cores()
     folder = RunFolder(Path(out) / (recipe.name + (".rehearsal" if rehearse else "")), listener)
     with folder.locked(), Nursery() as nursery:
-        base = Run(folder.path, chosen, recipe.seed, threads, rehearse=rehearse, log=folder.log)
+        base = Run(folder.path, chosen, recipe.seed, threads, rehearse=rehearse, log=folder.log, home=folder.path)
         start = first(recipe, base, cache, trust)
         refuse_all(recipe, start)
         work = Work(recipe, folder, cache, base, nursery, trust, start.task, start.config)
@@ -165,6 +165,7 @@ def _do(work: Work, before: Place, step: Step, scope: tuple[str, int], key: str,
     note = {"key": key, "name": scope[0], "number": number, "step": dump(step)}
     atomic.write_json(home / "step.json", {**note, "notes": dict(after.notes), "seconds": seconds})
     shutil.rmtree(inside.out)
+    work.folder.log("saved", {"seconds": round(seconds, 3)})
     return Place(key, store.peek(home / "bundle")["digest"], home, store.settle(after, home / "bundle"))
 
 

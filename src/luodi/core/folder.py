@@ -23,17 +23,38 @@ def quiet(event: str, facts: Mapping[str, Any]) -> None:
 
 
 @dataclass
+class Ticks:
+    """Which ticks of progress are kept: one a second at first, one in ten seconds of a long piece of work, the last."""
+
+    what: Any = None
+    began: float = 0.0
+    kept: float = 0.0
+
+    def due(self, facts: Mapping[str, Any]) -> bool:
+        """Whether to keep this one."""
+        now, what = time.monotonic(), (facts.get("step"), facts.get("what"))
+        if what != self.what:
+            self.what, self.began, self.kept = what, now, 0.0
+        spacing = min(max((now - self.began) / 500, 1.0), 10.0)
+        if facts.get("done") != facts.get("total") and self.kept and now - self.kept < spacing:
+            return False
+        self.kept = now
+        return True
+
+
+@dataclass
 class RunFolder:
     """runs/<name>/: recipe.yaml, events.jsonl, limits.json, records/, rows/, steps/<key>/, bundle/."""
 
     path: Path
     listener: Listener = quiet
     about: dict[str, Any] = field(default_factory=dict)  # step number and name, added to every event
+    ticks: Ticks = field(default_factory=Ticks)
 
     def log(self, event: str, facts: Mapping[str, Any]) -> None:
-        """One event: to events.jsonl, unless it is a mere tick of progress, and to the listener."""
+        """One event: to events.jsonl, unless it is a tick of progress soon after another, and to the listener."""
         whole = {"time": round(time.time(), 3), "event": event, **self.about, **facts}
-        if event != "progress":
+        if event != "progress" or self.ticks.due(whole):
             with (self.path / "events.jsonl").open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(whole, ensure_ascii=False, default=str) + "\n")
         self.listener(event, whole)
@@ -56,9 +77,23 @@ class RunFolder:
             handle.truncate(0)
             handle.write(str(os.getpid()))
             handle.flush()
-            yield
+            with self._ending(handle):
+                yield
         finally:
             handle.close()
+
+    @contextmanager
+    def _ending(self, handle: Any) -> Generator[None]:
+        """Says in the stream why a run stopped; an empty lock is one that nobody holds."""
+        try:
+            yield
+        except BaseException as error:
+            if (self.path / "events.jsonl").exists():  # a run refused before any work leaves nothing
+                self.log("stopped", {"text": str(error), "error": type(error).__name__})
+            raise
+        finally:
+            handle.truncate(0)
+            handle.flush()
 
     def sweep(self, keep: set[str]) -> None:
         """Removes the kept steps that the recipe no longer uses."""

@@ -30,6 +30,7 @@ class Run:
     world: int = 1
     scope: tuple[str | int, ...] = ()
     rehearse: bool = False
+    home: Path | None = None  # the run's folder, which stays when a step is done; None: `out`
     log: Callable[[str, Mapping[str, Any]], None] = silent  # events: "epoch", "progress", "note"... into the one stream
 
     def at(self, *names: str | int) -> Run:

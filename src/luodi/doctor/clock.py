@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from luodi.train.loop.audience import Audience
 from luodi.train.loop.movers import Mover
 from luodi.train.loop.plan import Plan
 
@@ -69,7 +70,7 @@ class TimedPlan(Plan):
         """The plan with a clock; no listeners, one epoch."""
         given: dict[str, Any] = {one.name: getattr(plan, one.name) for one in fields(Plan)}
         given["objective"], given["update"] = _Timed(plan.objective, clock), _TimedUpdate(plan.update, clock)
-        given["epochs"], given["listeners"] = 1, ()
+        given["epochs"], given["listeners"], given["audience"] = 1, (), Audience()
         return cls(**given, clock=clock, seconds=seconds)
 
     def updates(self, order: Tensor, run: Run) -> tuple[Tensor, ...]:

@@ -106,12 +106,13 @@ class ByHand(Step):
         update = Momentum.still(layers, self.momentum)
         state = self._state(bundle.model, update, len(x), run)
         state.resume(checkpoint, run)
-        sampler, progress = Shuffled(len(x), run), Progress((run.log,))
+        sampler, progress = Shuffled(len(x), run), Progress((run.log,), lambda *_: self.learning_rate)
         with Interrupt() as interrupt:
             while state.step < state.total or state.at:
                 start, order = time.monotonic(), sampler.order(state.epoch).numpy()
                 while state.at < len(state.losses):
                     rows = order[state.at * self.batch_size : (state.at + 1) * self.batch_size]
+                    progress.begin(state, len(rows))
                     values = forward(layers, x[rows])
                     state.losses[state.at], slope = loss(values[-1], truth[rows])
                     update.move(backward(layers, values, slope), self.learning_rate)

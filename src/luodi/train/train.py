@@ -12,7 +12,7 @@ from luodi.core.bundle import Edit
 from luodi.core.catalog import name_of
 from luodi.core.errors import LuodiError
 from luodi.core.step import Facts, Step
-from luodi.core.thing import ModelConfig, Slot
+from luodi.core.thing import ModelConfig, Slot, dump
 
 if TYPE_CHECKING:
     from luodi.core.bundle import Bundle
@@ -52,12 +52,17 @@ class Train(Step):
     patience: Annotated[int, Field(ge=1)] | None = None  # epochs without a better check; the best weights come back
     watch: Literal["metric", "loss"] = "metric"  # what patience looks at, on the validation split
     zeros: Literal["keep", "refill"] = "keep"  # of a model that was pruned: zeros stay, or may grow again
+    listeners: tuple[Annotated[Any, Slot("listeners")], ...] = ()  # who hears of it; the weights do not depend on them
     hold_mb: Annotated[float, Field(ge=0)] = 2048.0  # encoded examples up to this size are held in memory
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0  # longest time between checkpoints within an epoch
 
     def facts(self, have: frozenset[str]) -> Facts:
         more = frozenset({"float"}) if "model" in have else frozenset()
         return Facts(self.needs | more, self.gives, self.ends, self.excludes)
+
+    def packages(self) -> Mapping[str, str]:
+        asked = (self.update, *self.listeners)
+        return {name: extra for thing in asked for name, extra in thing.packages().items()}
 
     def objection(self, task: Task, config: ModelConfig | None) -> str | None:
         from luodi.train.loop.changes import objection_to
@@ -75,9 +80,6 @@ class Train(Step):
         from luodi.train.loop.exact import cautions
 
         return cautions(device, compiled=self.compile)
-
-    def packages(self) -> Mapping[str, str]:
-        return self.update.packages()
 
     def forecast(self, outlook: Outlook) -> Forecast:
         """Forward and backward are the work of three forwards; weights, gradients and two moments are held."""
@@ -120,10 +122,12 @@ class Train(Step):
             checkpoint.remove()
         done = bundle.with_model(state.model, edit=Edit(step=self))
         notes = {"history": state.history, "updates": state.step, "best_epoch": patience.epoch or None, "examples": how}
-        return done.replace(facts=(done.facts | self.gives) - self.ends).noting(**notes, **tried)
+        kept = done.replace(facts=(done.facts | self.gives) - self.ends).noting(**notes)
+        return kept.noting(**plan.audience.notes, **tried)
 
     def plan(self, task: Task, examples: Examples, zeros: Literal["keep", "refill"], run: Run) -> Plan:
         """The loop's slots filled by this step's fields."""
+        from luodi.train.loop.audience import Audience
         from luodi.train.loop.changes import tensor_changes
         from luodi.train.loop.plan import Plan
         from luodi.train.loop.sampler import Shuffled
@@ -135,7 +139,7 @@ class Train(Step):
         return Plan(
             sampler, task.loss, self.update, self.schedule, changes, (run.log,), self.epochs,
             self.batch_size, self.accumulate, rate, self.clip, zeros, self.learn, self.precision,
-            self.compile, workers, self.average,
+            self.compile, workers, self.average, Audience(self.listeners, dump(self)),
         )  # fmt: skip
 
     def _fastest(self, examples: Examples, sampler: Shuffled, run: Run) -> int:

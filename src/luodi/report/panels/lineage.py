@@ -34,7 +34,7 @@ def _step(one: Evidence) -> str:
     fields: Any = next(iter(one.step.values()), {}) if one.step else {}
     said = ", ".join(f"{name} {_short(value)}" for name, value in fields.items()) if isinstance(fields, Mapping) else ""
     touched = f" · {three(100 * one.touched)}% of the weights touched" if one.touched is not None else ""
-    notes = {name: value for name, value in one.notes.items() if name != "history"}
+    notes = {name: value for name, value in one.notes.items() if name not in ("history", "looks")}
     more = f"<details><summary>what it reported</summary>{pairs(notes)}</details>" if notes else ""
     measuring = f", {duration(one.measuring)} of measuring" if one.measuring else ""
     took = f"{duration(one.seconds)} of work{measuring}{touched}"

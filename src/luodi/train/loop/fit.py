@@ -16,7 +16,7 @@ from luodi.train.loop.layout import channels_last
 from luodi.train.loop.learning import Learning
 from luodi.train.loop.memories import Joined
 from luodi.train.loop.precision import Arithmetic
-from luodi.train.loop.progress import Progress
+from luodi.train.loop.progress import counted
 from luodi.train.loop.settings import default_generator, settled
 from luodi.train.loop.state import State
 from luodi.train.loop.zeros import Zeros
@@ -50,9 +50,15 @@ def fit(
     from torch.nn.utils import clip_grad_norm_
 
     learning = Learning(model, plan.scope, plan.update)
-    with settled(run), memory_held(), channels_last(model, run.device), Interrupt() as interrupt:
-        zeros, progress = Zeros(model, plan.zeros, run), Progress(plan.listeners)
-        arithmetic, generator = Arithmetic(plan.precision, run.device), default_generator(run.device)
+    with (
+        settled(run),
+        memory_held(),
+        channels_last(model, run.device),
+        Interrupt() as interrupt,
+        plan.audience.seated(plan, model, run) as progress,
+    ):
+        zeros, arithmetic = Zeros(model, plan.zeros, run), Arithmetic(plan.precision, run.device)
+        generator = default_generator(run.device)
         state = _state(model, Joined({"update": learning.memory, "arithmetic": arithmetic.memory}), plan, run, patience)
         state.lending = lending_of(plan.average, learning.movers, model, partial(plan.inputs, examples, run))
         state.resume(checkpoint, run)
@@ -63,6 +69,7 @@ def fit(
             parameters = learning.begin(state.epoch)
             updates = plan.updates(plan.sampler.order(state.epoch), run)[state.at :]
             for batches in plan.batches(examples, updates, state.step, run):
+                progress.begin(state, counted(batches) * run.world)
                 generator.manual_seed(run.seed_for("step", state.step, run.rank))
                 state.losses[state.at] = backward(plan.losses, forward, parameters, batches, run.world, arithmetic)
                 zeros.calm()

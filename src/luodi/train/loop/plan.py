@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from luodi.core.errors import LuodiError
+from luodi.train.loop.audience import Audience
 from luodi.train.loop.blending import blended, losses_of
 from luodi.train.loop.loading import loaded
 from luodi.train.loop.precision import Precision
@@ -56,6 +57,7 @@ class Plan:
     compile: bool = False  # one compiled graph in place of one operation after the other
     workers: int = 0  # processes that read ahead
     average: Average | None = None  # of the weights: what is validated, and what the training ends with
+    audience: Audience = field(default_factory=Audience)  # the listeners of the recipe
 
     def epochs_in(self, run: Run) -> int:
         return 1 if run.rehearse else self.epochs

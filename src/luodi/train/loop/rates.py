@@ -13,6 +13,7 @@ import numpy as np
 
 from luodi.core.atomic import write_json
 from luodi.core.errors import LuodiError
+from luodi.train.loop.audience import Audience
 from luodi.train.loop.checkpoint import Checkpoint
 from luodi.train.loop.fit import fit
 from luodi.train.loop.patience import Patience
@@ -150,7 +151,7 @@ def _losses(
                 raise _Enough
 
     rows = plan.batch_size * plan.accumulate * run.world
-    alone = replace(plan, sampler=Single(plan.sampler, rows), listeners=(listen,), average=None)
+    alone = replace(plan, sampler=Single(plan.sampler, rows), listeners=(listen,), average=None, audience=Audience())
     checkpoint = Checkpoint(run.out, {}, inf)
     checkpoint.remove()
     checkpoint.took = inf  # none is written but at Ctrl-C, and that one is not read

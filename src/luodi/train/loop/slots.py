@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Generator, Tensor, nn
 
+    from luodi.core.run import Run
+    from luodi.train.loop.audience import Stage
     from luodi.train.loop.averaging import Averager
     from luodi.train.loop.movers import Mover
 
 Batch = Mapping[str, "Tensor"]  # named tensors, the first axis is the batch
 Losses = Mapping[str, "tuple[Tensor, Tensor, float]"]  # name -> (losses (batch,), weights (batch,), share)
-Listener = Callable[[str, Mapping[str, Any]], None]  # (event, facts), as Run.log: "progress", "epoch", "note"
+Listener = Callable[[str, Mapping[str, Any]], None]  # (event, facts), as Run.log: "progress", "epoch", "layers"
 
 
 class Sampler(Protocol):
@@ -105,6 +107,18 @@ class TextAugment(Thing):
 
     def apply_text(self, values: Sequence[str], dice: np.random.Generator) -> list[str]:
         """The texts of a batch, changed; every random number comes from `dice`."""
+        raise NotImplementedError
+
+
+class Observer(Thing):
+    """Hears of a training and may look at the model between updates; what is trained does not depend on it."""
+
+    def packages(self) -> Mapping[str, str]:
+        """{package: extra} of the optional packages this config imports."""
+        return {}
+
+    def open(self, run: Run, model: nn.Module, stage: Stage) -> Listener:
+        """What is told every event of this training from now on."""
         raise NotImplementedError
 
 
