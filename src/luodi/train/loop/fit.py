@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -50,13 +51,7 @@ def fit(
     from torch.nn.utils import clip_grad_norm_
 
     learning = Learning(model, plan.scope, plan.update)
-    with (
-        settled(run),
-        memory_held(),
-        channels_last(model, run.device),
-        Interrupt() as interrupt,
-        plan.audience.seated(plan, model, run) as progress,
-    ):
+    with _set(model, run) as interrupt, plan.audience.seated(plan, model, run) as progress:
         zeros, arithmetic = Zeros(model, plan.zeros, run), Arithmetic(plan.precision, run.device)
         generator = default_generator(run.device)
         state = _state(model, Joined({"update": learning.memory, "arithmetic": arithmetic.memory}), plan, run, patience)
@@ -89,6 +84,13 @@ def fit(
         state.end(checkpoint.path)
     model.eval()
     return state
+
+
+@contextmanager
+def _set(model: nn.Module, run: Run) -> Generator[Interrupt]:
+    """What a training sets inside: threads, kernels, memory, layout, and Ctrl-C heard between two updates."""
+    with settled(run), memory_held(), channels_last(model, run.device), Interrupt() as interrupt:
+        yield interrupt
 
 
 def _state(model: nn.Module, memory: Memory, plan: Plan, run: Run, patience: Patience) -> State:

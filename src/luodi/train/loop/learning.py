@@ -99,7 +99,8 @@ def _mover(stages: list[Stage], one: Stage, update: Update) -> Mover:
     import torch
     from torch import nn
 
-    alone = nn.ModuleList(one.modules)
+    place = "heads" if one.name == "heads" else "stage"  # by this name an update knows the heads, which Muon spares
+    alone = nn.ModuleDict({place: nn.ModuleList(one.modules)})
     others = [p for stage in stages if stage is not one for p in stage.parameters]
     with torch.no_grad():
         for parameter in others:

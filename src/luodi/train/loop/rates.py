@@ -17,7 +17,7 @@ from luodi.train.loop.audience import Audience
 from luodi.train.loop.checkpoint import Checkpoint
 from luodi.train.loop.fit import fit
 from luodi.train.loop.patience import Patience
-from luodi.train.loop.slots import Checks, Sampler, Schedule
+from luodi.train.loop.slots import Checks, Sampler, Schedule, Scope
 from luodi.train.loop.state import Diverged
 
 if TYPE_CHECKING:
@@ -95,6 +95,15 @@ class Rising(Schedule):
         return (HIGHEST / LOWEST) ** (step / max(1, total - 1))
 
 
+class First(Scope):
+    """A scope as it is in the first epoch: the search's epochs are single updates."""
+
+    scope: Any
+
+    def rates(self, stages: Sequence[str], epoch: int) -> list[float]:
+        return list(self.scope.rates(stages, 0))
+
+
 @dataclass
 class Single:
     """Epochs of one whole update each: the loop then tells the loss of every update."""
@@ -151,7 +160,10 @@ def _losses(
                 raise _Enough
 
     rows = plan.batch_size * plan.accumulate * run.world
-    alone = replace(plan, sampler=Single(plan.sampler, rows), listeners=(listen,), average=None, audience=Audience())
+    alone = replace(
+        plan, sampler=Single(plan.sampler, rows), listeners=(listen,), average=None, audience=Audience(),
+        scope=First(scope=plan.scope), compile=False, workers=0,
+    )  # fmt: skip
     checkpoint = Checkpoint(run.out, {}, inf)
     checkpoint.remove()
     checkpoint.took = inf  # none is written but at Ctrl-C, and that one is not read
