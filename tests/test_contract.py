@@ -35,6 +35,22 @@ COMMAND = "python tests/test_contract.py"
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "train": [{"epochs": 1, "batch_size": 64}, {"epochs": 1, "batch_size": 64, "update": "sgd", "patience": 1}],
     "by_hand": [{"epochs": 1, "batch_size": 64}],
+    "split": [{}, {"near": "together"}],
+    "clean": [
+        {},
+        {"on": "all", "near": "drop", "outliers": "drop", "labels": "off"},
+        {"labels": "drop"},
+        {"columns": "drop"},
+    ],
+    "sample": [{"share": 0.5}, {"how": "uniform"}, {"how": "stratified", "count": 100}],
+    "balance": [
+        {},
+        {"how": "over"},
+        {"how": "under"},
+        {"how": "synthetic"},
+        {"how": "augmented", "augments": [{"affine": {"degrees": 5}}]},
+    ],
+    "folds": [{"count": 2, "steps": [{"train": {"epochs": 1, "batch_size": 64}}]}],
     "prune": [{}, {"scope": "global"}],
     "quantize": [{}, {"activations": "int8"}],
     "export": [
@@ -42,7 +58,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     ],
 }
 # Told in the table; the others only make a step quick.
-TOLD = {"scope", "activations", "to", "update", "patience"}
+TOLD = {"scope", "activations", "to", "update", "patience", "near", "on", "labels", "columns", "how"}
 
 VARIANTS = [{name: settings} for name in sorted(entries("steps")) for settings in SETTINGS.get(name, [{}])]
 SYSTEMS = sorted(name for name in vars(conftest) if name.endswith("_system"))
