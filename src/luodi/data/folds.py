@@ -106,7 +106,7 @@ class Folds(Step):
         found: dict[str, Any] = {"count": count, "repeat": repeat, "metrics": summary(scores)}
         if self.choices:
             found |= {"nested": self.nested, "chosen": chosen, "chosen_last": name}
-        return done.noting(**notes, folds=found, told=self._told(found, bundle.task, notes))
+        return done.noting(**{**notes, "folds": found, "told": self._told(found, bundle.task, notes)})
 
     def _candidates(self) -> dict[str, tuple[Step, ...]]:
         return {name: (*self.steps, *more) for name, more in self.choices.items()} or {"steps": self.steps}
@@ -145,4 +145,4 @@ class Folds(Step):
         choice = f", {found['chosen_last']} chosen" if "chosen_last" in found else ""
         short = metric.rpartition(".")[2]
         said = f"{times}{found['count']} folds: {short} {mean}, deviation {off} ({low} to {high}){choice}"
-        return [*notes.get("told", ()), said]
+        return [said, *notes.get("told", ())]

@@ -50,7 +50,7 @@ def in_turn(bundle: Bundle, steps: Sequence[Step], run: Run) -> Noted:
         inside = run.at(number)
         inside.out.mkdir(parents=True, exist_ok=True)
         bundle = apply(step, bundle, inside, number)
-        notes |= bundle.notes
+        notes |= {**bundle.notes, "told": [*notes.get("told", ()), *bundle.notes.get("told", ())]}
     return bundle, notes
 
 
@@ -62,7 +62,8 @@ def member(bundle: Bundle, rows: Rows, steps: Sequence[Step], fold: Fold, run: R
     assert bundle.data is not None
     others = {part: held for part, held in bundle.data.splits.items() if part == "validation"}
     data = Data({"train": rows.take(fold.learned), **others})
-    fresh = replace(bundle.blank(), data=data, evidence=(), notes={})
+    blank = bundle.blank()
+    fresh = replace(blank, data=data, facts=blank.facts | {"rows", "split"}, evidence=(), notes={})
     return in_turn(fresh, steps, replace(run, log=_unheard))[0]
 
 

@@ -20,6 +20,7 @@ MOST_BITS = 6  # of 63 that may differ for a second look
 # and of twice the size lie at 0.02 to 0.06; of 12,000 different ones one in a thousand has a neighbour within 0.07.
 MOST_OFF = 0.06
 FLAT = 64.0  # length of the waves below which a picture is one shade: 2 grey levels of deviation
+ROUNDING = 1.0  # of a wave: a thirtieth of a grey level, so that one shade has no bits
 SHADE = 2.0  # grey levels that two flat pictures may differ by
 
 
@@ -87,5 +88,5 @@ def perceptual_hashes(waves: np.ndarray) -> np.ndarray:
     """One uint64 a picture: which of its 63 waves lie above their median."""
     if not len(waves):
         return np.zeros(0, np.uint64)
-    bits = waves > np.median(waves, axis=1, keepdims=True)
+    bits = waves > np.median(waves, axis=1, keepdims=True) + ROUNDING
     return (bits.astype(np.uint64) << np.arange(waves.shape[1], dtype=np.uint64)).sum(axis=1, dtype=np.uint64)
