@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from dataclasses import replace
 from hashlib import sha256
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from luodi.core.bundle import Bundle
 from luodi.core.catalog import resolve
@@ -18,9 +20,13 @@ from luodi.core.errors import LuodiError
 from luodi.core.rows import Rows
 from luodi.core.run import Run
 from luodi.core.source import Data, rows_of
+from luodi.core.task import Task
+from luodi.core.words import rows_told
+from luodi.data.likeness.rows import near_pairs
 from luodi.data.sources.sample import Sample
 from luodi.data.split import Split
 from luodi.data.splitting.assign import assign, shared_out
+from luodi.data.splitting.order import by_time, moments_of
 
 SHARES = {"test": 0.2, "validation": 0.1}
 
@@ -219,3 +225,122 @@ def test_the_given_bundle_is_left_as_it_was() -> None:
     assert bundle == before and list(bundle.data.splits) == ["all"]  # type: ignore[union-attr]
     assert done.task is bundle.task and done.facts - bundle.facts == {"split"}
     assert resolve("steps", {"split": {"test": 0.3}}) == Split(test=0.3)
+
+
+# ---- groups, time, near copies -------------------------------------------------------------------------------------
+
+
+def test_a_group_shares_a_side_whatever_the_identities() -> None:
+    count = 300
+    columns = {
+        "x": list(range(count)),
+        "shop": [f"s{at // 6}" for at in range(count)],
+        "visit": [at // 2 for at in range(count)],
+    }
+    rows = rows_of({**columns, "label": [str(at % 2) for at in range(count)]})
+    for step in (Split(group="shop"), Split(group="shop", id="visit")):
+        done = split_of(rows, step)
+        assert done.data is not None
+        homes = {part: set(held.column("shop")) for part, held in done.data.splits.items()}
+        assert not homes["train"] & homes["test"] and not homes["validation"] & (homes["train"] | homes["test"])
+        assert {part: len(held) for part, held in done.data.splits.items()} == {
+            "train": 210,
+            "validation": 30,
+            "test": 60,
+        }
+    with pytest.raises(LuodiError, match="did you mean 'shop'"):
+        split_of(rows, Split(group="shops"))
+    linked = rows_of({"x": [0, 1, 2, 3], "shop": ["a", "a", "b", "c"], "who": [1, 2, 2, 3], "label": ["u"] * 4})
+    done = split_of(linked, Split(group="shop", id="who", validation=0, test=0.25, stratify=None))
+    assert done.data is not None and done.data["test"].column("x") == [3]  # 0, 1 and 2 hang together by two columns
+
+
+@pytest.mark.parametrize("moments", [
+    [float(at) for at in range(100)], [f"2024-{1 + at // 28:02d}-{1 + at % 28:02d}" for at in range(100)],
+    [f"2024-05-01T{at // 60:02d}:{at % 60:02d}:00+08:00" for at in range(100)],
+])  # fmt: skip
+def test_later_rows_are_held_out(moments: list[object]) -> None:
+    order = np.random.default_rng(0).permutation(100)
+    rows = rows_of({"x": order.tolist(), "when": [moments[at] for at in order], "label": [str(at % 3) for at in order]})
+    done = split_of(rows, Split(time="when"))
+    assert done.data is not None and done.notes["stratified_by"] is None
+    parts = {part: sorted(held.column("x")) for part, held in done.data.splits.items()}
+    assert parts == {"train": list(range(70)), "validation": list(range(70, 80)), "test": list(range(80, 100))}
+    assert done.data["test"].column("x") != parts["test"]  # inside a part the order is random
+
+
+def test_a_moment_is_not_divided_and_must_be_one() -> None:
+    parts = by_time([1, 1, 1, 2, 2, 3, 3, 3, 3, 3], [str(at) for at in range(10)], {"test": 0.3, "validation": 0.2}, 0)
+    assert {part: sorted(held) for part, held in parts.items()} == {
+        "test": [5, 6, 7, 8, 9], "validation": [3, 4] if parts["validation"] else [], "train": sorted(parts["train"])
+    }  # fmt: skip
+    for cells, told in (
+        (["soon", "later"], "is no moment"),
+        ([1.0, "2024-01-01"], "mixes kinds"),
+        ([None, 1], "row 0"),
+    ):
+        with pytest.raises(LuodiError, match=told):
+            moments_of(cells, "when")
+    for more in ({"group": "a"}, {"near": "together"}, {"stratify": "label"}):
+        with pytest.raises(ValueError, match="time"):
+            Split(time="when", **more)
+    flat = rows_of({"x": list(range(9)), "when": [1] * 9, "label": ["a"] * 9})
+    with pytest.raises(LuodiError, match="9 rows by when leave no"):
+        split_of(flat, Split(time="when"))
+
+
+def test_near_copies_are_reported_kept_together_or_refused(digits: Rows) -> None:
+    """Pictures and brighter copies of theirs: a copy on the other side flatters the test score."""
+    cells, labels = digits.column("image")[:150], digits.column("label")[:150]
+    pictures = [Image.open(io.BytesIO(cell)) for cell in cells]
+    brighter = [one.point(lambda value: min(int(value * 1.05) + 1, 255)) for one in pictures]
+    rows = rows_of({"image": [*cells, *map(_png, brighter)], "label": [*labels, *labels], "first": [*range(150)] * 2})
+    task = {
+        "supervised": {"inputs": {"image": {"image": {"size": 28, "channels": 1}}}, "targets": {"label": "category"}}
+    }
+    bundle = Bundle(task=resolve("tasks", task), data=Data({"all": rows}), facts=frozenset({"rows"}))
+    done = Split()(bundle, Run(Path("unused")))
+    assert done.data is not None
+    seen = {part: held.column("first") for part, held in done.data.splits.items()}
+    wanted = sum(first in seen["train"] or first in seen["validation"] for first in seen["test"])
+    wanted += sum(first in seen["train"] for first in seen["validation"])
+    told = done.notes["near"]
+    assert done.notes["leakage"]["rows"] == 0 and 0.95 * wanted <= told["rows"] <= wanted
+    assert f"{told['rows']} held-out rows are nearly the same as rows of another part" in rows_told(done.notes)[2]
+    with pytest.raises(LuodiError, match="`near: together` keeps"):
+        Split(near="refuse")(bundle, Run(Path("unused")))
+    together = Split(near="together")(bundle, Run(Path("unused")))
+    assert together.notes["near"]["rows"] == 0 and together.notes["rows"] == {
+        "train": 210,
+        "validation": 30,
+        "test": 60,
+    }
+    assert "near" not in Split(near="off")(bundle, Run(Path("unused"))).notes
+    assert "near" not in split_of(table(50), Split()).notes  # numbers are equal or they are not
+
+
+def _png(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def test_the_reviews_are_half_copies_and_leak(cache: Path) -> None:
+    """The sample as it is: rows of other identities (their line numbers) with the same text on both sides."""
+    rows = Sample(name="reviews_zh").open(cache)
+    texts = rows.column("text")
+    assert len(rows) == 35123 and len(set(texts)) == 17410
+    assert Counter(rows.column("label")) == {"negative": 18575, "positive": 16548}
+    lines = rows.with_ids(np.asarray([f"line {at}" for at in range(len(rows))], object)).take(range(0, 35123, 4))
+    task = resolve("tasks", {"supervised": {"inputs": {"text": "category"}, "targets": {"label": "category"}}})
+    bundle = Bundle(task=task, data=Data({"all": lines}), facts=frozenset({"rows"}))
+    leaked = Split()(bundle, Run(Path("unused"))).notes["leakage"]["rows"]
+    assert leaked > 100
+    pairs = near_pairs(_Untold(), lines.take(range(3000)), ["text"])
+    assert pairs is not None and len(pairs) and all(texts[4 * a] != texts[4 * b] for a, b in pairs.tolist())
+    whole = Split(near="together")(bundle.replace(task=_Untold()), Run(Path("unused")))
+    assert whole.notes["leakage"]["rows"] == 0 and whole.notes["near"]["rows"] == 0
+
+
+class _Untold(Task):
+    """A task that does not say what its columns are: long strings are told by themselves."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from luodi.core import atomic, catalog, check, device, store
-from luodi.core.errors import LuodiError
+from luodi.core.errors import BadRequest, LuodiError
 from luodi.core.outlook import Outlook, outlook
 from luodi.core.recipe import Recipe
 from luodi.core.source import Source
@@ -75,6 +75,10 @@ def _outlook(recipe: Recipe, task: Task, config: Any, cache: Path, threads: int)
     try:
         fitted = task.fit(rows.take(range(0, len(rows), max(len(rows) // 512, 1))))
         return outlook(fitted, config, int(len(rows) * share), threads), ""
+    except BadRequest as error:
+        if any(step.mends for step in recipe.steps):
+            return None, f"time and memory are not known before the rows are clean ({error})"
+        return f"the model cannot be built: {error}", ""
     except (LuodiError, ValueError) as error:
         return f"the model cannot be built: {error}", ""
 

@@ -29,11 +29,9 @@ def apply(step: Step, bundle: Bundle, run: Run, number: int = 1) -> Bundle:
     after = replace(after, facts=(after.facts - facts.ends - bundle.task.gives) | facts.gives)
     if not after.forms:
         after = replace(after, facts=after.facts - {"forms"})
-    if after.data is not None and after.data is not bundle.data and after.data.origin is not None:
-        said = {"step": dump(step), "seed": run.seed, "scope": list(run.scope)}
-        steps, own = (*after.data.origin.steps, said), {**after.data.origin.own, **own_hashes(step)}
-        origin = replace(after.data.origin, steps=steps, own=own)
-        after = replace(after, data=Data(after.data.splits, origin))
+    changed = after.data is not None and bundle.data is not None and after.data is not bundle.data
+    if changed and after.data.origin is bundle.data.origin:  # else the step has said itself how its rows come back
+        after = replace(after, data=recorded(after.data, step, run))
     if after.model is None and not after.forms:
         return after
     after = parity.record(after)
@@ -43,6 +41,15 @@ def apply(step: Step, bundle: Bundle, run: Run, number: int = 1) -> Bundle:
             if not found <= parity.torch_tolerance(after):
                 raise ParityError(f"this step must keep the answers, but the {name} form drifts by {found:.2g}")
     return after
+
+
+def recorded(data: Data, step: Step, run: Run) -> Data:
+    """The data, remembering that this step made them: opening them again replays it."""
+    if data.origin is None:
+        return data
+    said = {"step": dump(step), "seed": run.seed, "scope": list(run.scope)}
+    steps, own = (*data.origin.steps, said), {**data.origin.own, **own_hashes(step)}
+    return Data(data.splits, replace(data.origin, steps=steps, own=own))
 
 
 def open_rows(source: Source, cache: Path, *, rehearse: bool = False) -> Data:

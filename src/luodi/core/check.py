@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from luodi.core import catalog, device, limits
-from luodi.core.errors import LuodiError, Refused
+from luodi.core.errors import BadRequest, LuodiError, Refused
 from luodi.core.step import Step
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def problems(recipe: Recipe, task: Task, config: ModelConfig | None, stored: fro
     return found
 
 
-def build_problem(start: Bundle) -> str | None:
+def build_problem(start: Bundle, steps: Sequence[Step] = ()) -> str | None:
     """Why the model cannot be built for these columns, found on the meta device with a task fitted on a few rows."""
     if start.config is None or start.model is not None or start.data is None:
         return None
@@ -83,6 +84,8 @@ def build_problem(start: Bundle) -> str | None:
         fitted = start.task.fit(rows.take(range(0, len(rows), max(len(rows) // 512, 1))))
         with torch.device("meta"):
             fitted.build(start.config)
+    except BadRequest as error:
+        return None if any(step.mends for step in steps) else f"the model cannot be built: {error}"
     except (LuodiError, ValueError) as error:
         return f"the model cannot be built: {error}"
     return None

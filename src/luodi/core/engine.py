@@ -16,7 +16,7 @@ from luodi.core.errors import LuodiError, Refused
 from luodi.core.evidence import Evidence, plain
 from luodi.core.folder import Listener, RunFolder, quiet
 from luodi.core.recipe import Recipe
-from luodi.core.run import Run
+from luodi.core.run import ASIDE, Run
 from luodi.core.step import Step
 from luodi.core.task import Task
 from luodi.core.thing import dump, own_names
@@ -68,7 +68,7 @@ def refuse_all(recipe: Recipe, start: Bundle, *, known: bool = True) -> None:
     """Raises Refused with every problem of order, conflict, limits or missing extras, or of the model once the rows
     are `known`."""
     found = check.problems(recipe, start.task, start.config, start.facts)
-    built = check.build_problem(start) if known else None
+    built = check.build_problem(start, recipe.steps) if known else None
     found += [built] if built else []
     if found:
         raise Refused("the recipe cannot be run:\n" + "\n".join(f"  {one}" for one in found))
@@ -164,6 +164,8 @@ def _do(work: Work, before: Place, step: Step, scope: tuple[str, int], key: str,
     after.save(home / "bundle")
     note = {"key": key, "name": scope[0], "number": number, "step": dump(step)}
     atomic.write_json(home / "step.json", {**note, "notes": dict(after.notes), "seconds": seconds})
+    if (inside.out / ASIDE).is_dir():
+        (inside.out / ASIDE).replace(home / ASIDE)
     shutil.rmtree(inside.out)
     work.folder.log("saved", {"seconds": round(seconds, 3)})
     return Place(key, store.peek(home / "bundle")["digest"], home, store.settle(after, home / "bundle"))

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from torch import Generator
 
 
+ASIDE = "aside"  # a folder in `run.out`: what a step leaves there to be looked at is kept beside its bundle
+
+
 def silent(event: str, facts: Mapping[str, Any]) -> None:
     """A log that keeps nothing: for a step called alone in a script."""
 

@@ -39,6 +39,7 @@ class Step(Thing):
     ends: ClassVar[frozenset[str]] = frozenset()
     excludes: ClassVar[frozenset[str]] = frozenset()
     keeps: ClassVar[Literal["answers", "shape", "nothing"]] = "shape"
+    mends: ClassVar[bool] = False  # it takes out rows that the fields cannot read
 
     def facts(self, have: frozenset[str]) -> Facts:
         """The facts for this config on a bundle with `have`; default: the class's sets."""

@@ -76,10 +76,12 @@ def _cost(name: str, measure: Measure) -> str:
 
 
 def rows_told(notes: Mapping[str, Any]) -> tuple[str, ...]:
-    """A data step in words: rows by split, and what it found."""
+    """A data step in words: rows by split, what it found, and what it says itself (`told`)."""
     rows = notes.get("rows")
     said = [", ".join(f"{count:,} {name}" for name, count in rows.items())] if isinstance(rows, Mapping) else []
-    leakage = notes.get("leakage")
+    leakage, near = notes.get("leakage"), notes.get("near")
     if isinstance(leakage, Mapping) and leakage.get("words"):
         said.append(str(leakage["words"]))
-    return tuple(said)
+    if isinstance(near, Mapping) and near.get("rows"):
+        said.append(str(near["words"]))
+    return (*said, *map(str, notes.get("told", ())))

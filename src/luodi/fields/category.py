@@ -36,6 +36,7 @@ class Category(Target):
 
     values: tuple[str, ...] | None = None  # every label, in the order of the model's outputs
     unseen: Literal["refuse", "other"] = "refuse"  # other: one more place for labels not in `values` (inputs only)
+    weights: dict[str, Annotated[float, Bounded(gt=0)]] | None = None  # of a label's rows in the loss; not named: 1
     label_smoothing: Annotated[float, Bounded(ge=0, lt=1)] = 0.0  # share of the truth spread over all labels
 
     @field_validator("values", mode="before")
@@ -104,7 +105,10 @@ class Category(Target):
         from torch.nn import functional
 
         losses = functional.cross_entropy(output, truth, reduction="none", label_smoothing=self.label_smoothing)
-        return losses, losses.new_ones(losses.shape)
+        if self.weights is None:
+            return losses, losses.new_ones(losses.shape)
+        shares = losses.new_tensor([self.weights.get(label, 1.0) for label in self._known()])[truth]
+        return losses * shares, shares
 
     def decode(self, output: np.ndarray) -> list[Json]:
         known = self._known()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from luodi.core.rows import Rows
     from luodi.core.run import Run
 
-LEARNING = frozenset({"weight", "label_smoothing", "distance"})  # settings that mean nothing for an input
+LEARNING = frozenset({"weight", "weights", "label_smoothing", "distance"})  # settings that mean nothing for an input
 
 
 class Supervised(Task):

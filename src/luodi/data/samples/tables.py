@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,8 @@ def table_of(name: str, sample: Sample, files: Mapping[str, bytes]) -> pa.Table:
         table = _fashion(sample, files)
     elif name == "diabetes":
         table = _diabetes(sample, files)
+    elif name == "reviews_zh":
+        table = _reviews(sample, files)
     else:
         table = _labelled(sample, *files.values())
     assert table.num_rows == sample.rows, f"{name}: {table.num_rows} rows, pinned {sample.rows}"
@@ -84,3 +87,12 @@ def _diabetes(sample: Sample, files: Mapping[str, bytes]) -> pa.Table:
     inputs, target = (np.loadtxt(io.BytesIO(gzip.decompress(file)), dtype=np.float64) for file in files.values())
     cells = np.column_stack([inputs, target])
     return pa.table({name: pa.array(cells[:, at]) for at, name in enumerate(sample.columns)})
+
+
+def _reviews(sample: Sample, files: Mapping[str, bytes]) -> pa.Table:
+    """A file a label, a review a line; empty lines are none."""
+    cells = [[line.strip() for line in file.decode().split("\n") if line.strip()] for file in files.values()]
+    labels = [label for label, lines in zip(sample.labels, cells, strict=True) for _ in lines]
+    return pa.table(
+        {"text": pa.array(list(chain.from_iterable(cells)), pa.string()), "label": pa.array(labels, pa.string())}
+    )

@@ -1,13 +1,19 @@
-"""Equal inputs in two parts of a split."""
+"""Equal and nearly equal inputs in two parts of a split."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from itertools import combinations
 from typing import Any
 
+import numpy as np
+
 from luodi.core.rows import Rows
+from luodi.data.likeness.rows import prints
+
+COPIES = "have the same inputs as"
+NEAR = "are nearly the same as"
 
 
 def leaks(splits: Mapping[str, Rows], columns: Sequence[str]) -> dict[str, Any]:
@@ -15,12 +21,35 @@ def leaks(splits: Mapping[str, Rows], columns: Sequence[str]) -> dict[str, Any]:
 
     Exact copies only: equal values in all of `columns`. `rows` counts each held-out row once.
     """
-    seen = {part: _prints(rows, columns) for part, rows in splits.items()}
+    seen = {part: prints(rows, columns) for part, rows in splits.items()}
+    found = {part: [{mark} for mark in marks] for part, marks in seen.items()}
+    return {**_counted(found, COPIES), "columns": list(columns)}
+
+
+def near_leaks(parts: Mapping[str, Sequence[int]], alone: np.ndarray, pairs: np.ndarray) -> dict[str, Any]:
+    """The same of rows that are nearly the same as one of another part, exact copies not counted.
+
+    `alone` (rows,) is the first row with the same inputs as each, `pairs` are of such rows.
+    """
+    close: dict[int, set[int]] = defaultdict(set)
+    for one, other in pairs.tolist():
+        close[one].add(other)
+        close[other].add(one)
+    # A row looks for its neighbours, and is found as itself.
+    mine = {part: [{int(alone[row])} for row in rows] for part, rows in parts.items()}
+    near = {part: [close[int(alone[row])] for row in rows] for part, rows in parts.items()}
+    return _counted(near, NEAR, mine)
+
+
+def _counted(
+    wanted: Mapping[str, Sequence[set[Any]]], how: str, held: Mapping[str, Sequence[set[Any]]] | None = None
+) -> dict[str, Any]:
+    """Rows of a later part of which something `wanted` is `held` by an earlier one."""
+    every = {part: set().union(*marks) if marks else set() for part, marks in (held or wanted).items()}
     pairs: dict[str, int] = {}
-    leaked: dict[str, set[int]] = {part: set() for part in splits}
-    for first, second in combinations(splits, 2):
-        known = set(seen[first])
-        both = [at for at, found in enumerate(seen[second]) if found in known]
+    leaked: dict[str, set[int]] = {part: set() for part in wanted}
+    for first, second in combinations(wanted, 2):
+        both = [at for at, marks in enumerate(wanted[second]) if not marks.isdisjoint(every[first])]
         pairs[f"{first}-{second}"] = len(both)
         leaked[second].update(both)
     count = sum(map(len, leaked.values()))
@@ -28,12 +57,6 @@ def leaks(splits: Mapping[str, Rows], columns: Sequence[str]) -> dict[str, Any]:
     return {
         "rows": count,
         "pairs": pairs,
-        "columns": list(columns),
-        "words": f"{count} held-out rows have the same inputs as rows of another part ({words})" if count else
-        "no held-out row has the same inputs as a row of another part",
+        "words": f"{count} held-out rows {how} rows of another part ({words})" if count else
+        f"no held-out row {how.replace('have', 'has').replace('are', 'is')} a row of another part",
     }  # fmt: skip
-
-
-def _prints(rows: Rows, columns: Sequence[str]) -> list[bytes]:
-    cells = zip(*(rows.column(name) for name in columns), strict=True)
-    return [sha256(repr(row).encode()).digest() for row in cells]

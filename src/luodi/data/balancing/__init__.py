@@ -1,0 +1,1 @@
+"""Rows of rare labels made more, or those of frequent ones fewer."""

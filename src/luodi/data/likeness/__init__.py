@@ -1,0 +1,1 @@
+"""Rows that are nearly the same: pictures by perceptual hash, texts by MinHash."""
