@@ -51,7 +51,7 @@ def fit(
     from torch.nn.utils import clip_grad_norm_
 
     learning = Learning(model, plan.scope, plan.update)
-    with _set(model, run) as interrupt, plan.audience.seated(plan, model, run) as progress:
+    with _set(model, run, plan.exact) as interrupt, plan.audience.seated(plan, model, run) as progress:
         zeros, arithmetic = Zeros(model, plan.zeros, run), Arithmetic(plan.precision, run.device)
         generator = default_generator(run.device)
         state = _state(model, Joined({"update": learning.memory, "arithmetic": arithmetic.memory}), plan, run, patience)
@@ -87,9 +87,9 @@ def fit(
 
 
 @contextmanager
-def _set(model: nn.Module, run: Run) -> Generator[Interrupt]:
+def _set(model: nn.Module, run: Run, exact: bool) -> Generator[Interrupt]:
     """What a training sets inside: threads, kernels, memory, layout, and Ctrl-C heard between two updates."""
-    with settled(run), memory_held(), channels_last(model, run.device), Interrupt() as interrupt:
+    with settled(run), memory_held(exact=exact), channels_last(model, run.device), Interrupt() as interrupt:
         yield interrupt
 
 

@@ -58,6 +58,13 @@ class Plan:
     workers: int = 0  # processes that read ahead
     average: Average | None = None  # of the weights: what is validated, and what the training ends with
     audience: Audience = field(default_factory=Audience)  # the listeners of the recipe
+    effective: int | None = None  # rows of one update, where they are no multiple of batch_size
+    exact: bool = False  # freed memory is given back at once
+
+    @property
+    def rows(self) -> int:
+        """Rows of one update of one rank."""
+        return self.effective or self.batch_size * self.accumulate
 
     def epochs_in(self, run: Run) -> int:
         return 1 if run.rehearse else self.epochs
@@ -71,7 +78,7 @@ class Plan:
 
         With several ranks a last update of fewer rows than ranks is left out.
         """
-        cut = order.split(self.batch_size * self.accumulate * run.world)
+        cut = order.split(self.rows * run.world)
         if len(cut[-1]) < run.world:
             cut = cut[:-1]
         if not cut:
