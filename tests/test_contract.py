@@ -37,22 +37,26 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "by_hand": [{"epochs": 1, "batch_size": 64}],
     "prune": [{}, {"scope": "global"}],
     "quantize": [{}, {"activations": "int8"}],
+    "lora": [{"rank": 2}, {"rank": 2, "variant": "dora"}],
+    "pretrained": [{"weights": "efficientnet_lite0"}],
     "export": [
         {"to": to, "activations": a, "calibration": 64} for to in entries("runtimes") for a in ("float", "int8")
     ],
 }
 # Told in the table; the others only make a step quick.
-TOLD = {"scope", "activations", "to", "update", "patience"}
+TOLD = {"scope", "activations", "to", "update", "patience", "variant"}
 
 VARIANTS = [{name: settings} for name in sorted(entries("steps")) for settings in SETTINGS.get(name, [{}])]
 SYSTEMS = sorted(name for name in vars(conftest) if name.endswith("_system"))
-STAGES = ("fresh", "split", "trained")  # bundles a step may want to start from; `stage` gives them
+STAGES = ("fresh", "split", "trained", "adapted")  # bundles a step may want to start from; `stage` gives them
 
 
 def told(variant: dict[str, Any]) -> str:
     """A step with the settings that make it another technique."""
     ((name, settings),) = variant.items()
-    parts = [f"{key}: {value}" for key, value in settings.items() if key in TOLD and value not in ("float", "layer")]
+    parts = [
+        f"{key}: {value}" for key, value in settings.items() if key in TOLD and value not in ("float", "layer", "plain")
+    ]
     return f"{name} {{{', '.join(parts)}}}" if parts else name
 
 
@@ -93,6 +97,7 @@ class Trials:
                 "fresh": (),
                 "split": ("split",),
                 "trained": ("split", {"train": {"epochs": 1, "batch_size": 64}}),
+                "adapted": ("split", {"train": {"epochs": 1, "batch_size": 64}}, "lora"),
             }
             folder = self.folder / which / stage
             folder.mkdir(parents=True)
@@ -114,12 +119,13 @@ class Trials:
         return self.outcomes[key]
 
     def after_first(self, variant: dict[str, Any], folder: Path) -> Bundle:
-        """The trained table model after one more step."""
+        """The trained table model after one more step; after adapters if it needs them."""
         key = (told(variant), "after")
         if key not in self.bundles:
             (folder / "first").mkdir()
-            given = self.stage("table_system", "trained").fork()
-            self.bundles[key] = apply(step_of(variant), given, Run(folder / "first"))
+            step = step_of(variant)
+            given = self.stage("table_system", self.start("table_system", step)).fork()
+            self.bundles[key] = apply(step, given, Run(folder / "first"))
         return self.bundles[key]
 
     def _try(self, which: str, step: Step) -> Outcome:
@@ -275,7 +281,7 @@ def test_what_is_missing_is_refused_before_work(variant, which, trials, tmp_path
 
 # ---- one after the other --------------------------------------------------------------------------------------------
 
-CHANGES = [variant for variant in VARIANTS if next(iter(variant)) not in ("split", "train", "by_hand")
+CHANGES = [variant for variant in VARIANTS if next(iter(variant)) not in ("split", "train", "by_hand", "pretrained")
            and variant.get("export", {"to": "onnx", "activations": "float"})["to"] == "onnx"]  # fmt: skip
 
 
@@ -287,8 +293,10 @@ def test_each_ordered_pair(first, second, trials, tmp_path):
     step = step_of(second)
     wrong = problem(step, bundle)
     if wrong is not None:
-        assert "'float'" in wrong, wrong
-        assert_refused(step, bundle, tmp_path / "refused", "needs 'float'")
+        reason = "must not come after 'adapters'" if "lora" in first and "lora" in second else None
+        reason = reason or ("needs 'adapters'" if "merge" in second and "lora" not in first else "needs 'float'")
+        assert reason in wrong, wrong
+        assert_refused(step, bundle, tmp_path / "refused", reason)
         return
     (tmp_path / "second").mkdir()
     after = apply(step, bundle.fork(), Run(tmp_path / "second"), 2)
@@ -371,7 +379,12 @@ def test_without_optional_packages(trials, cache, tmp_path):
         step = step_of(variant)
         stage = trials.start("table_system", step)
         trials.stage("table_system", stage)
-        before = {"fresh": [], "split": ["split"], "trained": ["split", {"train": {"epochs": 1}}]}[stage]
+        before = {
+            "fresh": [],
+            "split": ["split"],
+            "trained": ["split", {"train": {"epochs": 1}}],
+            "adapted": ["split", {"train": {"epochs": 1}}, "lora"],
+        }[stage]
         recipe = system.recipe(*before, variant)
         jobs.append([variant, str(trials.saved["table_system", stage]), recipe])
         expected.append(sorted(set(step.packages().values())))

@@ -13,6 +13,8 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Generator
 
+CACHE = Path.home() / ".cache" / "luodi"  # where what was fetched is kept, if nobody says otherwise
+
 
 def silent(event: str, facts: Mapping[str, Any]) -> None:
     """A log that keeps nothing: for a step called alone in a script."""
@@ -29,6 +31,7 @@ class Run:
     rank: int = 0
     world: int = 1
     scope: tuple[str | int, ...] = ()
+    cache: Path = CACHE
     rehearse: bool = False
     log: Callable[[str, Mapping[str, Any]], None] = silent  # events: "epoch", "progress", "note"... into the one stream
 
