@@ -12,7 +12,7 @@ from luodi.core import store
 from luodi.core.catalog import name_of
 from luodi.core.errors import LuodiError, nearest
 from luodi.core.step import Step
-from luodi.core.thing import ModelConfig, dump, make
+from luodi.core.thing import ModelConfig, dump
 from luodi.data.samples.weights import WEIGHTS, tensors_of
 
 if TYPE_CHECKING:
@@ -131,8 +131,8 @@ def _filled(model: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[list[str],
 def _pictures_of(task: Task) -> dict[str, dict[str, Any]]:
     """Image column -> its mean and deviation."""
     inputs = next(iter(dump(task).values())).get("inputs") or {}
-    fields = {column: make("fields", field) for column, field in inputs.items() if next(iter(field)) == "image"}
-    return {column: {key: getattr(field, key) for key in ("mean", "std")} for column, field in fields.items()}
+    images = {column: field["image"] for column, field in inputs.items() if "image" in field}
+    return {column: {key: field[key] for key in ("mean", "std")} for column, field in images.items()}
 
 
 def _odd_pictures(task: Task, wanted: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
