@@ -53,22 +53,26 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "folds": [{"count": 2, "steps": [{"train": {"epochs": 1, "batch_size": 64}}]}],
     "prune": [{}, {"scope": "global"}],
     "quantize": [{}, {"activations": "int8"}],
+    "lora": [{"rank": 2}, {"rank": 2, "variant": "dora"}],
+    "pretrained": [{"weights": "efficientnet_lite0"}],
     "export": [
         {"to": to, "activations": a, "calibration": 64} for to in entries("runtimes") for a in ("float", "int8")
     ],
 }
 # Told in the table; the others only make a step quick.
-TOLD = {"scope", "activations", "to", "update", "patience", "near", "on", "labels", "columns", "how"}
+TOLD = {"scope", "activations", "to", "update", "patience", "near", "on", "labels", "columns", "how", "variant"}
 
 VARIANTS = [{name: settings} for name in sorted(entries("steps")) for settings in SETTINGS.get(name, [{}])]
 SYSTEMS = sorted(name for name in vars(conftest) if name.endswith("_system"))
-STAGES = ("fresh", "split", "trained")  # bundles a step may want to start from; `stage` gives them
+STAGES = ("fresh", "split", "trained", "adapted")  # bundles a step may want to start from; `stage` gives them
 
 
 def told(variant: dict[str, Any]) -> str:
     """A step with the settings that make it another technique."""
     ((name, settings),) = variant.items()
-    parts = [f"{key}: {value}" for key, value in settings.items() if key in TOLD and value not in ("float", "layer")]
+    parts = [
+        f"{key}: {value}" for key, value in settings.items() if key in TOLD and value not in ("float", "layer", "plain")
+    ]
     return f"{name} {{{', '.join(parts)}}}" if parts else name
 
 
@@ -109,6 +113,7 @@ class Trials:
                 "fresh": (),
                 "split": ("split",),
                 "trained": ("split", {"train": {"epochs": 1, "batch_size": 64}}),
+                "adapted": ("split", {"train": {"epochs": 1, "batch_size": 64}}, "lora"),
             }
             folder = self.folder / which / stage
             folder.mkdir(parents=True)
@@ -130,12 +135,13 @@ class Trials:
         return self.outcomes[key]
 
     def after_first(self, variant: dict[str, Any], folder: Path) -> Bundle:
-        """The trained table model after one more step."""
+        """The trained table model after one more step; after adapters if it needs them."""
         key = (told(variant), "after")
         if key not in self.bundles:
             (folder / "first").mkdir()
-            given = self.stage("table_system", "trained").fork()
-            self.bundles[key] = apply(step_of(variant), given, Run(folder / "first"))
+            step = step_of(variant)
+            given = self.stage("table_system", self.start("table_system", step)).fork()
+            self.bundles[key] = apply(step, given, Run(folder / "first"))
         return self.bundles[key]
 
     def _try(self, which: str, step: Step) -> Outcome:
@@ -144,7 +150,8 @@ class Trials:
         if reason:
             for stage in STAGES:
                 given = self.stage(which, stage)
-                whole = step.facts(given.facts).needs <= given.facts | given.task.gives
+                facts, have = step.facts(given.facts), given.facts | given.task.gives
+                whole = facts.needs <= have and not facts.excludes & have
                 assert_refused(step, given, self.folder / "refused", reason if whole else "step 1")
             return Outcome(False, reason)
         stage = self.start(which, step)
@@ -279,9 +286,10 @@ def test_what_is_missing_is_refused_before_work(variant, which, trials, tmp_path
     for stage in STAGES:
         bundle = trials.stage(which, stage)
         facts = step.facts(bundle.facts | bundle.task.gives)
-        missing = sorted(facts.needs - bundle.facts - bundle.task.gives)
+        missing = facts.needs - bundle.facts - bundle.task.gives
         if missing:
-            assert_refused(step, bundle, tmp_path / stage, f"needs {missing[0]!r}")
+            first = next((fact for fact in check._MAKERS if fact in missing), min(missing))
+            assert_refused(step, bundle, tmp_path / stage, f"needs {first!r}")
             refused += 1
         elif facts.excludes & bundle.facts:
             assert_refused(step, bundle, tmp_path / stage, "must not come after")
@@ -292,7 +300,8 @@ def test_what_is_missing_is_refused_before_work(variant, which, trials, tmp_path
 # ---- one after the other --------------------------------------------------------------------------------------------
 
 FAMILY = {name: entry.path.parent.name for name, entry in entries("steps").items()}
-CHANGES = [variant for variant in VARIANTS if FAMILY[next(iter(variant))] not in ("data", "train")
+CHANGES = [variant for variant in VARIANTS if FAMILY[next(iter(variant))] != "data"
+             and next(iter(variant)) not in ("train", "by_hand")
            and variant.get("export", {"to": "onnx", "activations": "float"})["to"] == "onnx"]  # fmt: skip
 
 
@@ -304,8 +313,9 @@ def test_each_ordered_pair(first, second, trials, tmp_path):
     step = step_of(second)
     wrong = problem(step, bundle)
     if wrong is not None:
-        assert "'float'" in wrong, wrong
-        assert_refused(step, bundle, tmp_path / "refused", "needs 'float'")
+        allowed = ("needs 'float'", "needs 'adapters'", "must not come after 'adapters'")
+        (reason,) = [one for one in allowed if one in wrong]
+        assert_refused(step, bundle, tmp_path / "refused", reason)
         return
     (tmp_path / "second").mkdir()
     after = apply(step, bundle.fork(), Run(tmp_path / "second"), 2)
@@ -389,7 +399,12 @@ def test_without_optional_packages(trials, cache, tmp_path):
         step = step_of(variant)
         stage = trials.start("table_system", step)
         trials.stage("table_system", stage)
-        before = {"fresh": [], "split": ["split"], "trained": ["split", {"train": {"epochs": 1}}]}[stage]
+        before = {
+            "fresh": [],
+            "split": ["split"],
+            "trained": ["split", {"train": {"epochs": 1}}],
+            "adapted": ["split", {"train": {"epochs": 1}}, "lora"],
+        }[stage]
         recipe = system.recipe(*before, variant)
         jobs.append([variant, str(trials.saved["table_system", stage]), recipe])
         expected.append(sorted(set(step.packages().values())))

@@ -16,13 +16,11 @@ from luodi.core.errors import LuodiError, Refused
 from luodi.core.evidence import Evidence, plain
 from luodi.core.folder import Listener, RunFolder, quiet
 from luodi.core.recipe import Recipe
-from luodi.core.run import ASIDE, Run
+from luodi.core.run import ASIDE, CACHE, Run
 from luodi.core.step import Step
 from luodi.core.task import Task
 from luodi.core.thing import dump, own_names
 from luodi.core.work import Place, Work, held_out, is_kept
-
-CACHE = Path.home() / ".cache" / "luodi"
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,9 @@ def run(
     threads = recipe.threads.train or device.cores()
     folder = RunFolder(Path(out) / (recipe.name + (".rehearsal" if rehearse else "")), listener)
     with folder.locked(), Nursery() as nursery:
-        base = Run(folder.path, chosen, recipe.seed, threads, rehearse=rehearse, log=folder.log, home=folder.path)
+        base = Run(
+            folder.path, chosen, recipe.seed, threads, cache=cache, home=folder.path, rehearse=rehearse, log=folder.log
+        )
         start = first(recipe, base, cache, trust)
         refuse_all(recipe, start)
         work = Work(recipe, folder, cache, base, nursery, trust, start.task, start.config)

