@@ -120,7 +120,9 @@ def encode_all(task: Task, rows: Rows) -> tuple[Arrays, Arrays]:
     """Inputs and truth of all rows as whole arrays, encoded in pieces: at no moment are they there twice."""
     whole: tuple[dict[str, np.ndarray], dict[str, np.ndarray]] = ({}, {})
     for at in range(0, len(rows), CHUNK):
-        for arrays, piece in zip(whole, _encode(task, rows.take(np.arange(at, min(at + CHUNK, len(rows))))), strict=True):
+        for arrays, piece in zip(
+            whole, _encode(task, rows.take(np.arange(at, min(at + CHUNK, len(rows))))), strict=True
+        ):
             for name, array in piece.items():
                 if name not in arrays:
                     arrays[name] = np.empty((len(rows), *array.shape[1:]), array.dtype)
@@ -135,4 +137,6 @@ def _encode(task: Task, rows: Rows) -> tuple[Arrays, Arrays]:
 def _tensors(arrays: Arrays, device: str) -> dict[str, Tensor]:
     import torch
 
-    return {name: torch.from_numpy(np.require(array, requirements=["C", "W"])).to(device) for name, array in arrays.items()}
+    return {
+        name: torch.from_numpy(np.require(array, requirements=["C", "W"])).to(device) for name, array in arrays.items()
+    }

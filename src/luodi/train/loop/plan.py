@@ -10,6 +10,7 @@ from luodi.core.errors import LuodiError
 from luodi.train.loop.audience import Audience
 from luodi.train.loop.blending import blended, losses_of
 from luodi.train.loop.loading import loaded
+from luodi.train.loop.memory.thrift import Thrift
 from luodi.train.loop.precision import Precision
 from luodi.train.loop.scopes.all import All
 from luodi.train.loop.slots import (
@@ -59,7 +60,7 @@ class Plan:
     average: Average | None = None  # of the weights: what is validated, and what the training ends with
     audience: Audience = field(default_factory=Audience)  # the listeners of the recipe
     effective: int | None = None  # rows of one update, where they are no multiple of batch_size
-    exact: bool = False  # freed memory is given back at once
+    thrift: Thrift = field(default_factory=Thrift)  # less memory for the same bits
 
     @property
     def rows(self) -> int:

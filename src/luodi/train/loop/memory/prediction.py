@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from luodi.train.loop.memory.ledger import counted
-from luodi.train.loop.memory.thrift import thrifty
+from luodi.train.loop.memory.thrift import Thrift, thrifty
 from luodi.train.loop.precision import Arithmetic
 
 if TYPE_CHECKING:
@@ -70,24 +70,23 @@ class Prediction:
 def predict(step: Train, subject: Subject) -> Prediction:
     """The peak of a training with its libraries, above a process that has imported torch and luodi."""
     one = sum(array.nbytes for part in subject.example for array in part.values()) / 2
-    size = one * subject.rows
-    reads = size / MB > step.hold_mb
-    held = (0.0 if reads else size) + one * subject.validation
+    held = sum(size for size in (one * subject.rows, one * subject.validation) if size / MB <= step.hold_mb)
     walk = _Walk(step, subject)
     walk.run()
     base = LIBRARIES_MB + (CONVOLUTIONS_MB if walk.convolves else 0.0) + held / MB
-    best = walk.weights if step.patience is not None else 0  # the best weights so far, kept for the end
-    steady = walk.weights + walk.optimizer + best
+    kept = walk.weights * ((step.patience is not None) + (step.average is not None))  # the best ones, and averages
+    steady = walk.weights + walk.optimizer + walk.gradients + kept
+    lent = walk.weights if step.average is not None else 0  # the trained ones, while averages are looked at
     phases = {
-        "updating": base + (walk.updating + best) / MB,
-        "validating": base + (walk.validating + best) / MB,
-        "writing a checkpoint": base + (steady + walk.weights + walk.copied) / MB,
-        "changing a batch": base + (steady + walk.weights + _changing(step, subject)) / MB,
+        "updating": base + (walk.updating + kept) / MB,
+        "validating": base + (walk.validating + kept + lent) / MB,
+        "writing a checkpoint": base + (steady + walk.copied) / MB,
+        "changing a batch": base + (steady + _changing(step, subject)) / MB,
     }
+    if step.learning_rate == "auto":
+        phases["finding the rate"] = base + (walk.updating + walk.weights) / MB
     gone = walk.updating - walk.weights - walk.optimizer - walk.gradients
-    return Prediction(
-        walk.weights / MB, walk.optimizer / MB, walk.gradients / MB, max(gone, 0) / MB, held / MB, phases
-    )
+    return Prediction(walk.weights / MB, walk.optimizer / MB, walk.gradients / MB, max(gone, 0) / MB, held / MB, phases)
 
 
 class _Walk:
@@ -111,9 +110,7 @@ class _Walk:
             model = self.subject.fresh()
             self.convolves = any(isinstance(module, nn.modules.conv._ConvNd) for module in model.modules())
             stack.enter_context(channels_last(model, self.subject.device))
-            stack.enter_context(
-                thrifty(model, "cpu", None, recompute=self.step.recompute, offload=self.step.offload)
-            )
+            stack.enter_context(thrifty(model, "cpu", None, Thrift(self.step.recompute, self.step.offload)))
             self.weights = ledger.live
             learning = Learning(model, self.step.learn, self.step.update)
             for _ in range(2):

@@ -7,6 +7,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,16 +17,25 @@ if TYPE_CHECKING:
 SMALLEST = 1 << 16  # bytes: a smaller tensor stays where it is; a file costs more time than it saves memory
 
 
-@contextmanager
-def thrifty(model: nn.Module, device: str, folder: Path | None, *, recompute: bool, offload: bool) -> Generator[None]:
-    """Inside, the model's activations are recomputed or offloaded; every bit of the training stays what it was.
+@dataclass(frozen=True)
+class Thrift:
+    """What a training does for less memory; none of it changes a bit of its result."""
 
-    `folder`: where the file of what is offloaded goes; None: nowhere, for a walk on the meta device.
+    recompute: bool = False
+    offload: bool = False
+    exact: bool = False  # freed memory is given back at once (allocator.py)
+
+
+@contextmanager
+def thrifty(model: nn.Module, device: str, folder: Path | None, thrift: Thrift) -> Generator[None]:
+    """Inside, the model's activations are recomputed or offloaded.
+
+    `folder`: where the file of what is offloaded goes; None: nowhere in particular, for a walk on the meta device.
     """
     with ExitStack() as stack:
-        if recompute:
+        if thrift.recompute:
             stack.enter_context(recomputed(model))
-        if offload:
+        if thrift.offload:
             stack.enter_context(offloaded(model, device, folder))
         yield
 
@@ -101,9 +111,7 @@ def _twice(module: nn.Module, run: Callable[..., Any]) -> Callable[..., Any]:
     def forward(*given: Any, **named: Any) -> Any:
         if not torch.is_grad_enabled():
             return run(*given, **named)
-        return checkpoint(
-            run, *given, use_reentrant=False, context_fn=lambda: (nullcontext(), _still(module)), **named
-        )
+        return checkpoint(run, *given, use_reentrant=False, context_fn=lambda: (nullcontext(), _still(module)), **named)
 
     return forward
 
@@ -114,14 +122,17 @@ def _still(module: nn.Module) -> Generator[None]:
     from torch import nn
 
     norms = [one for one in module.modules() if isinstance(one, nn.modules.batchnorm._NormBase) and one.training]
-    moving = [norm for norm in norms if norm.track_running_stats]
-    for norm in moving:
-        norm.track_running_stats = False
+    momenta = [norm.momentum for norm in norms]
+    counts = [norm.num_batches_tracked.clone() for norm in norms if norm.num_batches_tracked is not None]
+    for norm in norms:
+        norm.momentum = 0.0  # 1 * running + 0 * batch
     try:
         yield
     finally:
-        for norm in moving:
-            norm.track_running_stats = True
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for norm, count in zip([one for one in norms if one.num_batches_tracked is not None], counts, strict=True):
+            norm.num_batches_tracked.copy_(count)
 
 
 # ---- offload --------------------------------------------------------------------------------------------------------
@@ -153,7 +164,13 @@ class _Away:
     """A tensor that was written to the file."""
 
     def __init__(self, at: int, like: Tensor) -> None:
-        self.at, self.shape, self.stride, self.dtype, self.device = at, like.shape, like.stride(), like.dtype, like.device
+        self.at, self.shape, self.stride, self.dtype, self.device = (
+            at,
+            like.shape,
+            like.stride(),
+            like.dtype,
+            like.device,
+        )
 
 
 class _Scratch:
