@@ -49,6 +49,7 @@ def _train(case: str, folder: str, out: str, stopped: bool = False) -> None:
     notes = []
 
     def log(event, facts):
+        Path(out).with_suffix(".started").touch()  # its memory is predicted and its first event said
         if event == "note":
             notes.append(facts["text"])
         if event == "epoch" and stopped:
@@ -56,7 +57,6 @@ def _train(case: str, folder: str, out: str, stopped: bool = False) -> None:
             while signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # put back once it is heard
                 time.sleep(0.001)
 
-    Path(out).with_suffix(".started").touch()
     done = make("steps", step)(bundle, Run(Path(folder), seed=3, log=log))
     history = [{k: v for k, v in entry.items() if k != "seconds"} for entry in done.notes["history"]]
     found = {"sha": sha(done), "history": history, "notes": notes, "compiler": "torch._dynamo" in sys.modules}

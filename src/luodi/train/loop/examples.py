@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from luodi.core.task import Task
     from luodi.train.loop.changes import Texts
 
-CHUNK = 512  # rows encoded at a time
+CHUNK = 128  # rows encoded at a time: pictures are there as they were taken
 PROBE = 64  # rows from which the size of all is estimated
 
 Pair = tuple[Mapping[str, "Tensor"], Mapping[str, "Tensor"]]  # inputs, truth

@@ -23,15 +23,19 @@ def recomputed(model: nn.Module) -> Generator[None]:
     from torch import nn
 
     changed: list[nn.Module] = []
+    inside: set[nn.Module] = set()  # of a block: it is gone through twice as a whole
     for module in model.modules():
+        if module in inside or not isinstance(module, nn.Sequential | nn.ModuleList):
+            continue
         if isinstance(module, nn.Sequential) and not any(list(layer.children()) for layer in module):
             _shadow(module, _in_stretches(module))
             changed.append(module)
-        elif isinstance(module, nn.Sequential | nn.ModuleList):
-            for block in (one for one in module if list(one.children()) and type(one).forward is not nn.Module.forward):
-                if not isinstance(block, nn.Sequential | nn.ModuleList):  # these are cut up themselves
-                    _shadow(block, _twice(block, block.forward))
-                    changed.append(block)
+            continue
+        for block in (one for one in module if list(one.children()) and type(one).forward is not nn.Module.forward):
+            if not isinstance(block, nn.Sequential | nn.ModuleList):  # these are cut up themselves
+                _shadow(block, _twice(block, block.forward))
+                changed.append(block)
+                inside.update(block.modules())
     try:
         yield
     finally:
