@@ -46,8 +46,7 @@ SHAPES: dict[str, tuple[int, int, Any, dict[str, Any]]] = {
     "convnet, colour": (64, 3, {"convnet": {"widths": [32, 64, 128]}}, {"batch_size": 64, "augment": ["affine"]}),
     "convnet, accumulated": (96, 3, {"convnet": {"widths": [32, 64, 128, 256]}}, {"batch_size": 32, "accumulate": 4}),
     "convnet, recomputed": (64, 3, {"convnet": {"widths": [48, 96, 192]}}, {"batch_size": 128, "recompute": True}),
-    "tiny mlp": (8, 1, {"mlp": {"hidden": [8]}}, {"batch_size": 4}),
-    "tiny convnet": (8, 1, {"convnet": {"widths": [8]}}, {"batch_size": 4}),
+    "convnet, bf16": (64, 3, {"convnet": {"widths": [32, 64, 128]}}, {"batch_size": 128, "precision": "bf16"}),
     "transformer": (64, 3, {"pretrained_image": VIT}, {"batch_size": 64, "patience": 2}),
 }
 

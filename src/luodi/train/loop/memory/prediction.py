@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from luodi.train.loop.examples import CHUNK
+from luodi.train.loop.memory.imagined import attention_of, mixed
 from luodi.train.loop.memory.ledger import counted
 from luodi.train.loop.memory.thrift import Thrift, thrifty
 from luodi.train.loop.precision import Arithmetic
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from luodi.core.task import Task
     from luodi.core.thing import ModelConfig
     from luodi.train.loop.examples import Pair
+    from luodi.train.loop.slots import Batch, Losses
     from luodi.train.train import Train
 
 MB = 1e6
@@ -114,13 +116,15 @@ class _Walk:
 
     def run(self) -> None:
         """Fills the figures in, all in bytes."""
+        import torch
+
         from luodi.train.loop.layout import channels_last
         from luodi.train.loop.learning import Learning
 
         familiar(self.step, self.subject.fresh)  # or its imports would meet the stand-ins of the walk
         with ExitStack() as stack:
-            stack.enter_context(_imagined(self.step.precision))
-            stack.enter_context(_attention_of(self.subject.device))
+            stack.enter_context(torch.device("meta"))
+            stack.enter_context(attention_of(self.subject.device))
             ledger = stack.enter_context(counted())
             model = self.subject.fresh()
             stack.enter_context(channels_last(model, self.subject.device))
@@ -151,11 +155,15 @@ class _Walk:
         batches = [_blank(self.subject.example, rows) for _ in range(min(forwards, 3))]
         waiting = [_blank(self.subject.example, rows) for _ in range(forwards - 3)]
         arithmetic = Arithmetic(self.step.precision, self.subject.device)
-        backward(self.subject.task.loss, model, parameters, batches, 1, arithmetic)
+        backward(self._losses, model, parameters, batches, 1, arithmetic)
         if self.step.clip is not None:
             clip_grad_norm_(parameters, self.step.clip)
         learning.move(1e-3)
         del waiting
+
+    def _losses(self, model: nn.Module, batch: Batch, truth: Batch) -> Losses:
+        with mixed(self.step.precision):
+            return self.subject.task.loss(model, batch, truth)
 
     def _validate(self, model: nn.Module) -> None:
         import torch
@@ -167,45 +175,6 @@ class _Walk:
             model.eval()
             with torch.no_grad():  # as inference mode, which a dispatch mode cannot look into
                 self.subject.task.loss(model, *_blank(self.subject.example, rows))
-
-
-def _imagined(precision: str) -> Any:
-    """Where tensors have sizes and no values. Mixed precision looks at the device: that takes torch's imagined CPU,
-    whose import costs a second that plain sizes do not need."""
-    import torch
-
-    if precision == "fp32":
-        return torch.device("meta")
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    return FakeTensorMode(allow_non_fake_inputs=True)
-
-
-@contextmanager
-def _attention_of(device: str) -> Generator[None]:
-    """The attention that a CPU uses in training, where it can: it never holds the square of the scores, as what the
-    meta device falls back on does."""
-    import torch
-    from torch.nn import functional as torch_functional
-
-    functional: Any = torch_functional
-    whole = functional.scaled_dot_product_attention
-
-    def attention(
-        query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, dropout_p: float = 0.0,
-        is_causal: bool = False, *, scale: float | None = None, enable_gqa: bool = False,
-    ) -> Tensor:  # fmt: skip
-        if attn_mask is not None or dropout_p or enable_gqa:
-            return whole(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
-        flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        return flash(query, key, value, 0.0, is_causal, scale=scale)[0]
-
-    if device == "cpu":
-        functional.scaled_dot_product_attention = attention
-    try:
-        yield
-    finally:
-        functional.scaled_dot_product_attention = whole
 
 
 def _blank(example: tuple[Arrays, Arrays], rows: int) -> Pair:
