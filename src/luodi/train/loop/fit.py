@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from luodi.train.loop.allocator import memory_held
@@ -14,7 +15,7 @@ from luodi.train.loop.layout import channels_last
 from luodi.train.loop.learning import Learning
 from luodi.train.loop.memories import Joined
 from luodi.train.loop.precision import Arithmetic
-from luodi.train.loop.progress import counted
+from luodi.train.loop.progress import Progress, counted
 from luodi.train.loop.settings import default_generator, settled
 from luodi.train.loop.state import State
 from luodi.train.loop.zeros import Zeros
@@ -48,13 +49,7 @@ def fit(
     from torch.nn.utils import clip_grad_norm_
 
     learning = Learning(model, plan.scope, plan.update)
-    with (
-        settled(run),
-        memory_held(),
-        channels_last(model, run.device),
-        Interrupt() as interrupt,
-        plan.audience.seated(plan, model, run) as progress,
-    ):
+    with _around(model, plan, run) as (interrupt, progress):
         zeros, arithmetic = Zeros(model, plan.zeros, run), Arithmetic(plan.precision, run.device)
         generator = default_generator(run.device)
         state = _state(model, Joined({"update": learning.memory, "arithmetic": arithmetic.memory}), plan, run, patience)
@@ -86,6 +81,14 @@ def fit(
         patience.restore(model, checkpoint.path)
     model.eval()
     return state
+
+
+@contextmanager
+def _around(model: nn.Module, plan: Plan, run: Run) -> Generator[tuple[Interrupt, Progress]]:
+    """What a training sets and puts back, and who hears of it."""
+    with settled(run), memory_held(), channels_last(model, run.device), Interrupt() as interrupt:  # noqa: SIM117
+        with plan.audience.seated(plan, model, run) as progress:
+            yield interrupt, progress
 
 
 def _state(model: nn.Module, memory: Memory, plan: Plan, run: Run, patience: Patience) -> State:
