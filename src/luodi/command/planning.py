@@ -71,10 +71,11 @@ def _outlook(recipe: Recipe, task: Task, config: Any, cache: Path, threads: int)
     rows = recipe.data.kept(cache)
     if rows is None:
         return None, "the data are not in the cache yet, so time and memory are not known"
-    share = next((1 - s.validation - s.test for s in recipe.steps if hasattr(s, "validation")), 1.0)
+    kept, test = next(((s.validation, s.test) for s in recipe.steps if hasattr(s, "validation")), (0.0, 0.0))
     try:
         fitted = task.fit(rows.take(range(0, len(rows), max(len(rows) // 512, 1))))
-        return outlook(fitted, config, int(len(rows) * share), threads), ""
+        shares = {"train": 1 - kept - test, "validation": kept}
+        return outlook(fitted, config, rows, threads, **shares, device=device.choose(recipe.device)), ""
     except BadRequest as error:
         if any(step.mends for step in recipe.steps):
             return None, f"time and memory are not known before the rows are clean ({error})"
@@ -106,6 +107,7 @@ def _text(facts: dict[str, Any]) -> str:
             cost = step["forecast"]
             about.append(f"about {_round(cost['seconds'])} s and {_round(cost['memory_mb'])} MB")
         lines.append(f"  {step['number']}. {step['name']:<12} {', '.join(about)}".rstrip())
+        lines += [f"     {step['forecast']['told']}"] if step["forecast"] and step["forecast"]["told"] else []
         lines += [f"     {caution}" for caution in step["cautions"]]
     lines += [facts["unknown"]] if facts["unknown"] else []
     lines += ["", "cannot be run:", *(f"  {one}" for one in facts["problems"])] if facts["problems"] else ["can be run"]

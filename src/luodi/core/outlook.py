@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from luodi.core.spec import Spec
+from luodi.core.rows import Rows
+from luodi.core.spec import Arrays, Spec
 from luodi.core.task import Task
 from luodi.core.thing import ModelConfig
 
@@ -23,18 +24,28 @@ class Outlook:
     flops: float  # of one forward of one row
     activations: int  # bytes kept of one row until its gradient is done
     threads: int
+    task: Task  # fitted
+    config: ModelConfig
+    example: tuple[Arrays, Arrays]  # inputs and truth of two rows, encoded
+    validation: int  # rows
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a step will take: seconds and MB at its peak, both rough."""
+    """What a step will take: seconds, roughly, and MB at its peak."""
 
     seconds: float
     memory_mb: float
+    told: str = ""  # what the memory is for
 
 
-def outlook(task: Task, config: ModelConfig, rows: int, threads: int) -> Outlook:
-    """Counts parameters, FLOPs and activations of one row on the meta device; `task` is fitted."""
+def outlook(
+    task: Task, config: ModelConfig, rows: Rows, threads: int, *, train: float = 1.0, validation: float = 0.0,
+    device: str = "cpu",
+) -> Outlook:  # fmt: skip
+    """Counts parameters, FLOPs and activations of one row on the meta device; `task` is fitted, `train` and
+    `validation` are shares of the rows."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -48,7 +59,11 @@ def outlook(task: Task, config: ModelConfig, rows: int, threads: int) -> Outlook
         with FlopCounterMode(display=False) as counter:
             model(**batch)
     parameters = sum(tensor.numel() for tensor in model.parameters())
-    return Outlook(rows, parameters, counter.get_total_flops() / 2, kept[0] // 2, threads)
+    two = rows.take([place % len(rows) for place in range(2)])
+    return Outlook(
+        int(len(rows) * train), parameters, counter.get_total_flops() / 2, kept[0] // 2, threads, task, config,
+        (task.encode(task.rows_to_requests(two)), task.truth(two)), int(len(rows) * validation), device,
+    )  # fmt: skip
 
 
 def _blank(spec: Spec) -> Any:

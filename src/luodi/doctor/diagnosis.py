@@ -32,8 +32,9 @@ def diagnose(patient: Patient, reading: Reading, larger: Reading) -> Diagnosis:
     from luodi.core.outlook import outlook
 
     view = None
-    if patient.bundle.config is not None:
-        view = outlook(patient.bundle.task, patient.bundle.config, 1, patient.run.threads)
+    if patient.bundle.config is not None and patient.bundle.data is not None:
+        rows = patient.bundle.data["train"]
+        view = outlook(patient.bundle.task, patient.bundle.config, rows, patient.run.threads)
     parameters = sum(p.numel() for p in patient.bundle.model.parameters()) if patient.bundle.model is not None else 0
     reached = 3 * view.flops * reading.rate if view else 0.0
     bottleneck, words = _bottleneck(patient, reading, larger, parameters)
@@ -55,11 +56,11 @@ def _bottleneck(patient: Patient, reading: Reading, larger: Reading, parameters:
     if share["update"] >= LARGE:
         return "device memory", (
             f"{share['update']:.0%} of the time goes into moving {parameters:,} weights after every "
-            f"{patient.step.batch_size * patient.step.accumulate} rows: memory bandwidth, not arithmetic"
+            f"{patient.step.rows_per_forward * patient.step.accumulate} rows: memory bandwidth, not arithmetic"
         )
     if gain >= STARVED:
         return "CPU", (
-            f"an update of {patient.step.batch_size} rows costs more than its arithmetic: with "
+            f"an update of {patient.step.rows_per_forward} rows costs more than its arithmetic: with "
             f"four times as many {gain:.1f} times as many examples go through in the same time"
         )
     forward = share["forward"] + share["backward"]

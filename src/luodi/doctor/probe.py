@@ -130,4 +130,4 @@ def examine(recipe: str, settings: list[str], cache: str, trust: list[str], seco
 
 def _larger(patient: Patient) -> dict[str, int]:
     assert patient.bundle.data is not None
-    return {"batch_size": min(patient.step.batch_size * 4, len(patient.bundle.data["train"]))}
+    return {"batch_size": min(patient.step.rows_per_forward * 4, len(patient.bundle.data["train"]))}

@@ -45,8 +45,11 @@ def _changes(patient: Patient, found: Diagnosis) -> list[tuple[str, dict[str, An
         if (size := _held_mb(patient)) is not None and size > step.hold_mb:
             changes.append((f"hold_mb: {size:.0f}", {"hold_mb": size}, "encoded once, held in memory"))
     if where in ("CPU", "device memory"):
-        larger = min(step.batch_size * 4, len(patient.bundle.data["train"]) if patient.bundle.data else step.batch_size)
-        if larger > step.batch_size:
+        larger = min(
+            step.rows_per_forward * 4,
+            len(patient.bundle.data["train"]) if patient.bundle.data else step.rows_per_forward,
+        )
+        if larger > step.rows_per_forward:
             changes.append((f"batch_size: {larger}", {"batch_size": larger}, "fewer updates: try a higher rate"))
     if where == "CPU" and step.augment:
         changes.append(("augment: []", {"augment": ()}, "shows what augmenting costs; it may cost quality"))

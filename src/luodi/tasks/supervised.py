@@ -238,7 +238,7 @@ def _read(name: str, field: Field, wire: Json) -> Any:
 
 def _fitted(name: str, field: Field, rows: Rows) -> Field:
     try:
-        return field.fit(rows.column(name))
+        return field.fit(rows.cells(name))
     except BadRequest:
         _column(name, field, rows)  # says which row it is
         raise

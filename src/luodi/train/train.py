@@ -15,6 +15,8 @@ from luodi.core.step import Facts, Step
 from luodi.core.thing import ModelConfig, Slot, dump
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from luodi.core.bundle import Bundle
     from luodi.core.outlook import Forecast, Outlook
     from luodi.core.run import Run
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from luodi.train.loop.examples import Examples
     from luodi.train.loop.plan import Plan
     from luodi.train.loop.sampler import Shuffled
-    from luodi.train.loop.validation import Validation
 
 
 class Train(Step):
@@ -37,8 +38,9 @@ class Train(Step):
     ends: ClassVar = frozenset({"private"})
 
     epochs: Annotated[int, Field(ge=1)] = 10
-    batch_size: Annotated[int, Field(ge=1)] = 64  # rows of one forward
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = 64  # rows of one forward; auto: the fastest that fits
     accumulate: Annotated[int, Field(ge=1)] = 1  # forwards of one update: a larger batch in the same memory
+    effective_batch: Annotated[int, Field(ge=1)] | None = None  # rows of one update; accumulate then follows from it
     learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = 1e-3  # auto: by a range test on a copy
     update: Annotated[Any, Slot("updates")] = Field("adamw", validate_default=True)  # how gradients move the weights
     schedule: Annotated[Any, Slot("schedules")] = Field("cosine", validate_default=True)  # how the learning rate goes
@@ -55,6 +57,13 @@ class Train(Step):
     listeners: tuple[Annotated[Any, Slot("listeners")], ...] = ()  # who hears of it; the weights do not depend on them
     hold_mb: Annotated[float, Field(ge=0)] = 2048.0  # encoded examples up to this size are held in memory
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0  # longest time between checkpoints within an epoch
+    memory_mb: Annotated[float, Field(gt=0)] | None = None  # what it may take; None: what the machine has free
+    ladder: tuple[Literal["accumulate", "recompute", "optimizer", "offload", "inputs"], ...] = (
+        "accumulate",
+        "recompute",
+    )  # what to give up in this order when it does not fit
+    recompute: bool = False  # activations are computed again when they are due: same bits, less memory, more time
+    offload: bool = False  # activations wait on the disk (of a CPU training) or in the CPU's memory: same bits
 
     def facts(self, have: frozenset[str]) -> Facts:
         more = frozenset({"float"}) if "model" in have else frozenset()
@@ -67,9 +76,13 @@ class Train(Step):
     def objection(self, task: Task, config: ModelConfig | None) -> str | None:
         from luodi.train.loop.changes import objection_to
 
+        if self.effective_batch is not None and self.accumulate > 1:
+            return "accumulate follows from effective_batch; leave one of them out"
+        if self.recompute and self.compile:
+            return "a compiled graph decides itself what to recompute; leave `recompute` or `compile` out"
         if self.average is not None and self.update.averages:
             return f"{name_of(type(self.update))} averages the weights itself; leave `average` out"
-        return objection_to(self.augment, task, self.batch_size)
+        return objection_to(self.augment, task, self.rows_per_forward)
 
     def lacks(self, device: str) -> str | None:
         from luodi.train.loop.precision import refused
@@ -82,53 +95,81 @@ class Train(Step):
         return cautions(device, compiled=self.compile)
 
     def forecast(self, outlook: Outlook) -> Forecast:
-        """Forward and backward are the work of three forwards; weights, gradients and two moments are held."""
+        """Forward and backward are the work of three forwards; memory is that of a walk on the meta device."""
         from luodi.core.outlook import FLOPS_A_CORE, Forecast
+        from luodi.train.loop.memory.within import foreseen
 
         work = 3 * outlook.flops * outlook.rows * self.epochs
-        held = 16 * outlook.parameters + 2 * outlook.activations * self.batch_size
-        return Forecast(work / (FLOPS_A_CORE * outlook.threads), held / 1e6)
+        return Forecast(work / (FLOPS_A_CORE * outlook.threads), *foreseen(self, outlook))
+
+    @property
+    def rows_per_forward(self) -> int:
+        """A first guess where the batch size is still to be found."""
+        return 64 if self.batch_size == "auto" else self.batch_size
+
+    @property
+    def rows_per_update(self) -> int:
+        return self.effective_batch or self.rows_per_forward * self.accumulate
+
+    def settled(self) -> Train:
+        """With as many forwards an update as `effective_batch` asks for."""
+        if self.effective_batch is None:
+            return self
+        return self.model_copy(update={"accumulate": -(-self.effective_batch // self.rows_per_forward)})
 
     def __call__(self, bundle: Bundle, run: Run) -> Bundle:
+        from luodi.train.loop.memory.within import train_within
+
+        if lacking := self.lacks(run.device):
+            raise LuodiError(f"train: {lacking}")
+        return train_within(self, bundle, run)
+
+    def here(self, bundle: Bundle, run: Run, *, exact: bool = False) -> Bundle:
+        """The training itself, in this process; `exact`: freed memory is given back at once."""
         from luodi.train.loop.changes import texts_of
         from luodi.train.loop.checkpoint import Checkpoint
         from luodi.train.loop.examples import examples_of
         from luodi.train.loop.fit import fit
         from luodi.train.loop.identity import identity
+        from luodi.train.loop.memory.ladder import NEUTRAL
         from luodi.train.loop.patience import Patience
         from luodi.train.loop.rates import find_rate
+        from luodi.train.loop.validation import wanted_by
 
-        if lacking := self.lacks(run.device):
-            raise LuodiError(f"train: {lacking}")
         zeros = self.zeros if bundle.model is not None else "refill"  # a fresh model was not pruned
         bundle = bundle.ready(run)
         assert bundle.data is not None and bundle.model is not None
-        validation = self._validation(bundle, run)
+        validation = wanted_by(self, bundle, run)
         texts = texts_of(self.augment, bundle.task, run)
         examples, how = examples_of(bundle.task, bundle.data["train"], run.device, self.hold_mb, texts)
         run.log("note", {"text": how})
-        checkpoint = Checkpoint(run.out / "checkpoint", identity(self, bundle, run), self.checkpoint_seconds)
+        key = identity(self.model_copy(update=NEUTRAL), bundle, run)
+        checkpoint = Checkpoint(run.out / "checkpoint", key, self.checkpoint_seconds)
         patience = Patience(self.patience, self.watch, bundle.task.metrics())
-        plan = self.plan(bundle.task, examples, zeros, run)
+        plan = self.plan(bundle.task, examples, zeros, run, exact=exact)
         tried: dict[str, Any] = {}
         if self.learning_rate == "auto":
             found = find_rate(bundle.model, examples, plan, run, checkpoint)
-            plan, tried = (
-                replace(plan, learning_rate=found.rate),
-                {"rates": found.curve, "learning_rate": found.rate},
-            )
+            plan = replace(plan, learning_rate=found.rate)
+            tried = {"rates": found.curve, "learning_rate": found.rate}
         state = fit(bundle.model, examples, plan, run, checkpoint, patience, validation)
         if run.rank == 0:
             checkpoint.remove()
-        done = bundle.with_model(state.model, edit=Edit(step=self))
         notes = {"history": state.history, "updates": state.step, "best_epoch": patience.epoch or None, "examples": how}
-        kept = done.replace(facts=(done.facts | self.gives) - self.ends).noting(**notes)
-        return kept.noting(**plan.audience.notes, **tried)
+        return self.done(bundle, state.model, {**notes, **plan.audience.notes, **tried})
 
-    def plan(self, task: Task, examples: Examples, zeros: Literal["keep", "refill"], run: Run) -> Plan:
+    def done(self, bundle: Bundle, model: nn.Module, notes: Mapping[str, Any]) -> Bundle:
+        """The bundle with a model that this step has trained."""
+        after = bundle.with_model(model, edit=Edit(step=self))
+        return after.replace(facts=(after.facts | self.gives) - self.ends).noting(**notes)
+
+    def plan(
+        self, task: Task, examples: Examples, zeros: Literal["keep", "refill"], run: Run, *, exact: bool = False
+    ) -> Plan:
         """The loop's slots filled by this step's fields."""
         from luodi.train.loop.audience import Audience
         from luodi.train.loop.changes import tensor_changes
+        from luodi.train.loop.memory.thrift import Thrift
         from luodi.train.loop.plan import Plan
         from luodi.train.loop.sampler import Shuffled
 
@@ -138,28 +179,16 @@ class Train(Step):
         changes = tensor_changes(self.augment, task)
         return Plan(
             sampler, task.loss, self.update, self.schedule, changes, (run.log,), self.epochs,
-            self.batch_size, self.accumulate, rate, self.clip, zeros, self.learn, self.precision,
-            self.compile, workers, self.average, Audience(self.listeners, dump(self)),
+            self.rows_per_forward, self.accumulate, rate, self.clip, zeros, self.learn, self.precision,
+            self.compile, workers, self.average, Audience(self.listeners, dump(self)), self.effective_batch,
+            Thrift(self.recompute, self.offload, exact),
         )  # fmt: skip
 
     def _fastest(self, examples: Examples, sampler: Shuffled, run: Run) -> int:
         from luodi.train.loop.loading import fastest
 
-        found, rates = fastest(examples, sampler.order(0).split(self.batch_size), run.device)
+        found, rates = fastest(examples, sampler.order(0).split(self.rows_per_forward), run.device)
         if rates:
-            told = ", ".join(f"{workers}: {rate * self.batch_size:,.0f}" for workers, rate in rates.items())
+            told = ", ".join(f"{workers}: {rate * self.rows_per_forward:,.0f}" for workers, rate in rates.items())
             run.log("note", {"text": f"{found} workers load fastest (examples a second by workers: {told})"})
         return found
-
-    def _validation(self, bundle: Bundle, run: Run) -> Validation | None:
-        """The check after each epoch, None without validation rows."""
-        from luodi.train.loop.validation import validation_of
-
-        assert bundle.data is not None
-        rows = bundle.data.splits.get("validation")
-        if rows is None or not len(rows):
-            for who, needs in (("patience", self.patience is not None), ("this schedule", self.schedule.checks)):
-                if needs:
-                    raise LuodiError(f"train: {who} needs validation rows; give `split` a validation share above 0")
-            return None
-        return validation_of(bundle.task, rows, run, self.hold_mb)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -117,20 +117,26 @@ def size_mb(task: Task, rows: Rows) -> float:
 
 
 def encode_all(task: Task, rows: Rows) -> tuple[Arrays, Arrays]:
-    """Inputs and truth of all rows as whole arrays, encoded in pieces."""
-    pieces = [_encode(task, rows.take(np.arange(at, min(at + CHUNK, len(rows))))) for at in range(0, len(rows), CHUNK)]
-    return _joined([inputs for inputs, _ in pieces]), _joined([truth for _, truth in pieces])
+    """Inputs and truth of all rows as whole arrays, encoded in pieces: at no moment are they there twice."""
+    whole: tuple[dict[str, np.ndarray], dict[str, np.ndarray]] = ({}, {})
+    for at in range(0, len(rows), CHUNK):
+        for arrays, piece in zip(
+            whole, _encode(task, rows.take(np.arange(at, min(at + CHUNK, len(rows))))), strict=True
+        ):
+            for name, array in piece.items():
+                if name not in arrays:
+                    arrays[name] = np.empty((len(rows), *array.shape[1:]), array.dtype)
+                arrays[name][at : at + len(array)] = array
+    return whole
 
 
 def _encode(task: Task, rows: Rows) -> tuple[Arrays, Arrays]:
     return task.encode(task.rows_to_requests(rows)), task.truth(rows)
 
 
-def _joined(pieces: Sequence[Arrays]) -> Arrays:
-    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
-
-
 def _tensors(arrays: Arrays, device: str) -> dict[str, Tensor]:
     import torch
 
-    return {name: torch.from_numpy(np.array(array, order="C")).to(device) for name, array in arrays.items()}
+    return {
+        name: torch.from_numpy(np.require(array, requirements=["C", "W"])).to(device) for name, array in arrays.items()
+    }

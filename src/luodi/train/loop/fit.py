@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from luodi.train.loop.interrupt import Interrupt
 from luodi.train.loop.layout import channels_last
 from luodi.train.loop.learning import Learning
 from luodi.train.loop.memories import Joined
+from luodi.train.loop.memory.thrift import Thrift, thrifty
 from luodi.train.loop.precision import Arithmetic
 from luodi.train.loop.progress import counted
 from luodi.train.loop.settings import default_generator, settled
@@ -51,7 +52,7 @@ def fit(
     from torch.nn.utils import clip_grad_norm_
 
     learning = Learning(model, plan.scope, plan.update)
-    with _set(model, run) as interrupt, plan.audience.seated(plan, model, run) as progress:
+    with _set(model, run, plan.thrift) as interrupt, plan.audience.seated(plan, model, run) as progress:
         zeros, arithmetic = Zeros(model, plan.zeros, run), Arithmetic(plan.precision, run.device)
         generator = default_generator(run.device)
         state = _state(model, Joined({"update": learning.memory, "arithmetic": arithmetic.memory}), plan, run, patience)
@@ -87,10 +88,13 @@ def fit(
 
 
 @contextmanager
-def _set(model: nn.Module, run: Run) -> Generator[Interrupt]:
+def _set(model: nn.Module, run: Run, thrift: Thrift) -> Generator[Interrupt]:
     """What a training sets inside: threads, kernels, memory, layout, and Ctrl-C heard between two updates."""
-    with settled(run), memory_held(), channels_last(model, run.device), Interrupt() as interrupt:
-        yield interrupt
+    with ExitStack() as stack:
+        for setting in (settled(run), memory_held(exact=thrift.exact), channels_last(model, run.device)):
+            stack.enter_context(setting)
+        stack.enter_context(thrifty(model, run.device, run.out, thrift))
+        yield stack.enter_context(Interrupt())
 
 
 def _state(model: nn.Module, memory: Memory, plan: Plan, run: Run, patience: Patience) -> State:

@@ -10,6 +10,7 @@ from luodi.core.errors import LuodiError
 from luodi.train.loop.audience import Audience
 from luodi.train.loop.blending import blended, losses_of
 from luodi.train.loop.loading import loaded
+from luodi.train.loop.memory.thrift import Thrift
 from luodi.train.loop.precision import Precision
 from luodi.train.loop.scopes.all import All
 from luodi.train.loop.slots import (
@@ -58,6 +59,13 @@ class Plan:
     workers: int = 0  # processes that read ahead
     average: Average | None = None  # of the weights: what is validated, and what the training ends with
     audience: Audience = field(default_factory=Audience)  # the listeners of the recipe
+    effective: int | None = None  # rows of one update, where they are no multiple of batch_size
+    thrift: Thrift = field(default_factory=Thrift)  # less memory for the same bits
+
+    @property
+    def rows(self) -> int:
+        """Rows of one update of one rank."""
+        return self.effective or self.batch_size * self.accumulate
 
     def epochs_in(self, run: Run) -> int:
         return 1 if run.rehearse else self.epochs
@@ -71,7 +79,7 @@ class Plan:
 
         With several ranks a last update of fewer rows than ranks is left out.
         """
-        cut = order.split(self.batch_size * self.accumulate * run.world)
+        cut = order.split(self.rows * run.world)
         if len(cut[-1]) < run.world:
             cut = cut[:-1]
         if not cut:

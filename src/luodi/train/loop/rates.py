@@ -159,7 +159,7 @@ def _losses(
             if enough(losses):
                 raise _Enough
 
-    rows = plan.batch_size * plan.accumulate * run.world
+    rows = plan.rows * run.world
     alone = replace(
         plan, sampler=Single(plan.sampler, rows), listeners=(listen,), average=None, audience=Audience(),
         scope=First(scope=plan.scope), compile=False, workers=0,

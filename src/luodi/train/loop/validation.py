@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from luodi.core.errors import LuodiError
 from luodi.core.predictor import Predictor, TorchForward
 from luodi.train.loop.examples import Examples, examples_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from luodi.core.bundle import Bundle
     from luodi.core.rows import Rows
     from luodi.core.run import Run
     from luodi.core.task import Task
+    from luodi.train.train import Train
 
 MOST = 2000  # rows: an accuracy is then known to about one point
 BATCH = 256
@@ -65,6 +68,18 @@ def validation_of(task: Task, rows: Rows, run: Run, hold_mb: float) -> Validatio
         rows = rows.take(np.sort(run.dice("validation").permutation(len(rows))[:most]))
     examples, _ = examples_of(task, rows, run.device, hold_mb)
     return Validation(task, rows, examples)
+
+
+def wanted_by(step: Train, bundle: Bundle, run: Run) -> Validation | None:
+    """The check after each epoch, None without validation rows; raises LuodiError if the step cannot do without."""
+    assert bundle.data is not None
+    rows = bundle.data.splits.get("validation")
+    if rows is None or not len(rows):
+        for who, needs in (("patience", step.patience is not None), ("this schedule", step.schedule.checks)):
+            if needs:
+                raise LuodiError(f"train: {who} needs validation rows; give `split` a validation share above 0")
+        return None
+    return validation_of(bundle.task, rows, run, step.hold_mb)
 
 
 def _sum(values: Tensor) -> float:

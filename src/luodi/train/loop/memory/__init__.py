@@ -1,0 +1,1 @@
+"""What a training needs in memory: predicted, measured, kept to."""
