@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from luodi.core.spec import Spec
@@ -19,5 +20,5 @@ class Constant(nn.Module):
         self.heads = Heads(1, outputs)
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
-        rows = batch[self.input].flatten(1)[:, :1] if batch[self.input].dim() > 1 else batch[self.input][:, None]
-        return self.heads((rows * 0).to(self.heads.layers[0].weight.dtype))
+        rows = batch[self.input].reshape(len(batch[self.input]), -1)[:, :1]
+        return self.heads(torch.zeros_like(rows, dtype=torch.float32))
