@@ -20,5 +20,5 @@ class Constant(nn.Module):
         self.heads = Heads(1, outputs)
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
-        rows = batch[self.input].reshape(len(batch[self.input]), -1)[:, :1]
+        rows = batch[self.input].unsqueeze(-1).flatten(1)[:, :1]  # a category has no second axis
         return self.heads(torch.zeros_like(rows, dtype=torch.float32))
