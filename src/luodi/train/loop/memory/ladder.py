@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from luodi.core.catalog import entries, name_of
 from luodi.core.thing import make
-from luodi.train.loop.memory.thrift import blocks_in
+from luodi.train.loop.memory.recompute import blocks_in
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,7 +24,8 @@ NEUTRAL: dict[str, Any] = {"memory_mb": None, "ladder": (), "recompute": False, 
 def lower(step: Train, rung: Rung, fresh: Callable[[], nn.Module]) -> tuple[Train, str] | str:
     """The step one rung lower, and what that means; or why there is no such rung here.
 
-    `fresh` builds the model on the meta device. `inputs` is a change of the task: see `smaller.py`.
+    `fresh` builds the model on the meta device. `accumulate` keeps the rows of an update: sums are rounded in another
+    order, batch norms see fewer rows at a time. `optimizer` ends with other weights. The others change no bit.
     """
     if rung == "accumulate":
         return _accumulated(step)
@@ -33,15 +34,15 @@ def lower(step: Train, rung: Rung, fresh: Callable[[], nn.Module]) -> tuple[Trai
             return "recompute: it is on already" if step.recompute else "recompute: a compiled graph decides it itself"
         if not blocks_in(fresh()):
             return "recompute: this model has no blocks to compute twice"
-        return step.model_copy(update={"recompute": True}), "activations are computed twice: same bits, a third slower"
+        return step.model_copy(update={"recompute": True}), "activations are computed twice"
     if rung == "optimizer":
         if "adafactor" not in entries("updates") or name_of(type(step.update)) == "adafactor":
             return "optimizer: there is no smaller one than the one that is used"
-        told = f"adafactor in place of {name_of(type(step.update))}: other weights will come out; starting over"
+        told = f"adafactor in place of {name_of(type(step.update))}"
         return step.model_copy(update={"update": make("updates", "adafactor")}), told
     if step.offload:
         return "offload: it is on already"
-    return step.model_copy(update={"offload": True}), "activations wait on the disk: same bits, much slower"
+    return step.model_copy(update={"offload": True}), "activations wait on the disk"
 
 
 def _accumulated(step: Train) -> tuple[Train, str] | str:
@@ -51,10 +52,7 @@ def _accumulated(step: Train) -> tuple[Train, str] | str:
     half, whole = -(-rows // 2), step.rows_per_update
     forwards = -(-whole // half)
     changed = {"batch_size": half, "effective_batch": whole, "accumulate": forwards}
-    told = (
-        f"{forwards} forwards of {half} rows an update, of {whole} rows still: sums are rounded in another order, "
-        "batch norms see fewer rows; starting over"
-    )
+    told = f"{forwards} forwards of {half} rows an update"
     return step.model_copy(update=changed), told
 
 
@@ -63,7 +61,9 @@ def lower_until(step: Train, predicted: Callable[[Train], float], limit_mb: floa
     found = _accumulated(step)
     if isinstance(found, str):
         return found
-    now = predicted(found[0])
+    before, now = predicted(step), predicted(found[0])
+    if before and now > (1 - LEAST) * before:
+        return "accumulate: smaller forwards would save next to nothing"
     while now > limit_mb:
         further = _accumulated(found[0])
         if isinstance(further, str) or (then := predicted(further[0])) > (1 - LEAST) * now:

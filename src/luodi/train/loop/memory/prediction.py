@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from luodi.train.loop.examples import CHUNK
 from luodi.train.loop.memory.ledger import counted
 from luodi.train.loop.memory.thrift import Thrift, thrifty
 from luodi.train.loop.precision import Arithmetic
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
 MB = 1e6
 # What a process grows by in a training of next to no weights and rows, whatever the training: modules that are imported
 # late, thread pools, the pages of torch that are touched for the first time (benchmarks/memory.py --smallest).
-LIBRARIES_MB = 13.0
+LIBRARIES_MB = 15.0
 # What oneDNN adds for the first convolutions: kernels that it compiles, weights and sums in its own layout.
-CONVOLUTIONS_MB = 12.0
+ENCODING = 3  # times its size that a piece of examples takes while it is encoded: as read, as stacked, as numbers
+CONVOLUTIONS_MB = 0.0
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,9 @@ def predict(step: Train, subject: Subject) -> Prediction:
     kept = walk.weights * ((step.patience is not None) + (step.average is not None))  # the best ones, and averages
     steady = walk.weights + walk.optimizer + walk.gradients + kept
     lent = walk.weights if step.average is not None else 0  # the trained ones, while averages are looked at
+    encoding = min(CHUNK, max(subject.rows, subject.validation)) * one * ENCODING
     phases = {
+        "encoding examples": base + (walk.weights + encoding) / MB,
         "updating": base + (walk.updating + kept) / MB,
         "validating": base + (walk.validating + kept + lent) / MB,
         "writing a checkpoint": base + (steady + walk.copied) / MB,
@@ -106,6 +110,7 @@ class _Walk:
 
         with ExitStack() as stack:
             stack.enter_context(_imagined(self.step.precision))
+            stack.enter_context(_attention_of(self.subject.device))
             ledger = stack.enter_context(counted())
             model = self.subject.fresh()
             self.convolves = any(isinstance(module, nn.modules.conv._ConvNd) for module in model.modules())
@@ -133,12 +138,15 @@ class _Walk:
 
         rows, forwards = self.step.rows_per_forward, self.step.accumulate
         parameters = learning.begin(self.step.epochs - 1)
-        batches = [_blank(self.subject.example, rows) for _ in range(forwards)]
+        # From the third forward on nothing new happens; what it is given is there from the beginning.
+        batches = [_blank(self.subject.example, rows) for _ in range(min(forwards, 3))]
+        waiting = [_blank(self.subject.example, rows) for _ in range(forwards - 3)]
         arithmetic = Arithmetic(self.step.precision, self.subject.device)
         backward(self.subject.task.loss, model, parameters, batches, 1, arithmetic)
         if self.step.clip is not None:
             clip_grad_norm_(parameters, self.step.clip)
         learning.move(1e-3)
+        del waiting
 
     def _validate(self, model: nn.Module) -> None:
         import torch
@@ -162,6 +170,33 @@ def _imagined(precision: str) -> Any:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+@contextmanager
+def _attention_of(device: str) -> Generator[None]:
+    """The attention that a CPU uses in training, where it can: it never holds the square of the scores, as what the
+    meta device falls back on does."""
+    import torch
+    from torch.nn import functional as torch_functional
+
+    functional: Any = torch_functional
+    whole = functional.scaled_dot_product_attention
+
+    def attention(
+        query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, dropout_p: float = 0.0,
+        is_causal: bool = False, *, scale: float | None = None, enable_gqa: bool = False,
+    ) -> Tensor:  # fmt: skip
+        if attn_mask is not None or dropout_p or enable_gqa:
+            return whole(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
+        flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        return flash(query, key, value, 0.0, is_causal, scale=scale)[0]
+
+    if device == "cpu":
+        functional.scaled_dot_product_attention = attention
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = whole
 
 
 def _blank(example: tuple[Arrays, Arrays], rows: int) -> Pair:

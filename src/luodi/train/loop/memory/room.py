@@ -70,7 +70,8 @@ def short_of_memory(error: BaseException) -> bool:
 
 class Peak:
     """The most memory that a stretch of work takes above what was taken before it: on an accelerator by its tensors,
-    else by the process (Linux: its high-water mark)."""
+    else by the process (Linux: its high-water mark, less the files that it came to map, which the kernel takes back
+    when it needs to)."""
 
     def __init__(self, device: str) -> None:
         self.device, self.known = device, True
@@ -82,7 +83,7 @@ class Peak:
         elif Path("/proc/self/clear_refs").exists():
             gc.collect()
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-            self.before = measure.status_bytes("self", "VmRSS")
+            self.before = measure.status_bytes("self", "RssAnon")
         else:
             self.known, self.before = False, 0
 
@@ -94,7 +95,8 @@ class Peak:
             import torch
 
             return max(torch.cuda.max_memory_allocated(self.device) - self.before, 0) / MB
-        return max(measure.status_bytes("self", "VmHWM") - self.before, 0) / MB
+        now = {name: measure.status_bytes("self", name) for name in ("VmHWM", "RssFile", "RssShmem")}
+        return max(now["VmHWM"] - now["RssFile"] - now["RssShmem"] - self.before, 0) / MB
 
 
 def limit_growth(device: str, more_mb: float) -> None:

@@ -1,0 +1,111 @@
+"""Predicted against real peak memory of trainings of ten shapes, each in a clean process of its own.
+
+    python benchmarks/memory.py [--only NAME] [--held]
+
+A training runs as the train step runs one whose `memory_mb` is given: in a fresh process, its growth counted above the
+imported process (the kernel's high-water mark, mapped files left out), what is freed given back at once. The prediction
+is made before, on the meta device. `--held` also trains each shape within this process's own kind of allocation, which
+keeps what is freed (faster, and up to twice the memory): there the prediction is what is needed, not what is kept.
+The last line is the shape whose prediction is farthest off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from luodi.core.bundle import Bundle
+from luodi.core.run import Run
+from luodi.core.source import Data, rows_of
+from luodi.core.thing import make
+from luodi.train.loop.memory.within import _fitted, _Within
+
+AMPLE = 16_000.0  # MB: a limit that no shape comes near
+VIT = {
+    "architecture": "ViTForImageClassification",
+    "config": {
+        "hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 1024,
+        "image_size": 64, "patch_size": 8, "num_channels": 3,
+    },
+}  # fmt: skip
+# name -> (side, channels, model, fields of train)
+SHAPES: dict[str, tuple[int, int, Any, dict[str, Any]]] = {
+    "mlp, wide": (28, 1, {"mlp": {"hidden": [4096, 4096]}}, {"batch_size": 64}),
+    "mlp, sgd": (28, 1, {"mlp": {"hidden": [4096, 4096, 4096]}}, {"batch_size": 256, "update": "sgd"}),
+    "mlp, large batch": (32, 3, {"mlp": {"hidden": [2048] * 4}}, {"batch_size": 4096}),
+    "mlp, adafactor": (28, 1, {"mlp": {"hidden": [6000, 6000]}}, {"batch_size": 32, "update": "adafactor"}),
+    "convnet": (28, 1, {"convnet": {"widths": [32, 64]}}, {"batch_size": 256}),
+    "convnet, large batch": (28, 1, {"convnet": {"widths": [64, 128]}}, {"batch_size": 1024, "update": "sgd"}),
+    "convnet, colour": (64, 3, {"convnet": {"widths": [32, 64, 128]}}, {"batch_size": 64, "augment": ["affine"]}),
+    "convnet, accumulated": (96, 3, {"convnet": {"widths": [32, 64, 128, 256]}}, {"batch_size": 32, "accumulate": 4}),
+    "convnet, recomputed": (64, 3, {"convnet": {"widths": [48, 96, 192]}}, {"batch_size": 128, "recompute": True}),
+    "tiny mlp": (8, 1, {"mlp": {"hidden": [8]}}, {"batch_size": 4}),
+    "tiny convnet": (8, 1, {"convnet": {"widths": [8]}}, {"batch_size": 4}),
+    "transformer": (64, 3, {"pretrained_image": VIT}, {"batch_size": 64, "patience": 2}),
+}
+
+
+def rows_for(side: int, channels: int, count: int) -> Any:
+    """Pictures of noise, in ten classes."""
+    dice, cells = np.random.default_rng(0), []
+    shape = (side, side) if channels == 1 else (side, side, channels)
+    for _ in range(32):
+        stream = io.BytesIO()
+        Image.fromarray(dice.integers(0, 256, shape, np.uint8)).save(stream, "PNG")
+        cells.append(stream.getvalue())
+    return rows_of({"image": [cells[at % 32] for at in range(count)], "label": [str(at % 10) for at in range(count)]})
+
+
+def measured(name: str, folder: Path, *, held: bool) -> tuple[float, float]:
+    """(predicted, real) MB of a shape."""
+    side, channels, model, fields = SHAPES[name]
+    inputs = {"image": {"image": {"size": side, "channels": channels}}}
+    task = make("tasks", {"supervised": {"inputs": inputs, "targets": {"label": "category"}}})
+    count = int(2.5 * fields["batch_size"] * fields.get("accumulate", 1))
+    rows = rows_for(side, channels, count)
+    data = Data({"train": rows, "validation": rows.take(np.arange(64) % count)})
+    config: Any = make("models", model)
+    facts = frozenset({"rows", "split", "loss"})
+    bundle = Bundle(task=task, config=config, data=data, facts=facts)
+    step: Any = make("steps", {"train": {"epochs": 1, "memory_mb": AMPLE, "ladder": [], **fields}})
+    run = Run(folder, threads=1, log=lambda event, facts: print(facts["text"]) if event == "note" else None)
+    if held:
+        need = _Within(step, _fitted(bundle), run).predicted(step)
+        from luodi.core.child import Nursery  # noqa: F401 - the process that `--held` would need is this one
+        from luodi.train.loop.memory.room import Peak
+
+        peak = Peak("cpu")
+        step.here(_fitted(bundle), run)
+        return need, peak.mb() or 0.0
+    memory: Any = step(replace(bundle), run).notes["memory"]
+    return memory["predicted_mb"], memory["real_mb"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", help="shapes whose name contains this")
+    parser.add_argument("--held", action="store_true")
+    given = parser.parse_args()
+    found: dict[str, float] = {}
+    for name in SHAPES:
+        if given.only and given.only not in name:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            need, real = measured(name, Path(folder), held=False)
+            kept = f", {measured(name, Path(folder), held=True)[1]:,.0f} MB where malloc keeps it" if given.held else ""
+        need = need or 1.0
+        found[name] = need / real
+        print(f"{name:<22} predicted {need:8,.1f} MB, real {real:8,.1f} MB: ratio {need / real:.3f}, off by {real - need:.1f}{kept}", flush=True)
+    worst = max(found, key=lambda name: abs(found[name] - 1))
+    print(f"worst: {worst}, ratio {found[worst]:.3f}; lowest {min(found.values()):.3f}")
+
+
+if __name__ == "__main__":
+    main()
