@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,6 +32,7 @@ from luodi.core.source import Data
 from luodi.core.thing import dump, make, own_names
 from luodi.core.weights import fill, materialize, plain_tensors, save_weights
 from luodi.train.loop.allocator import memory_held
+from luodi.train.loop.memory.prediction import blank, familiar
 from luodi.train.loop.memory.room import Peak, limit_growth, short_of_memory
 
 if TYPE_CHECKING:
@@ -208,27 +210,15 @@ def _begun(job: dict[str, Any], folder: Path, tell: Any) -> tuple[list[Any], Bun
     torch.set_num_threads(run.threads)
     steps = [make("steps", step) for step in job["steps"]]
     data = Data({name: _got(said) for name, said in job["rows"].items()})  # mapped, and so not counted
-    _import_all(steps[0], store.peek(folder / "bundle"))
-    trust = tuple(job["trust"])
+    head, trust = store.peek(folder / "bundle"), tuple(job["trust"])
+    if head["config"] is not None:
+        task, config = cast(Any, make("tasks", head["task"])), cast(Any, make("models", head["config"]))
+        familiar(cast(Any, steps[0]), partial(blank, task, config))
     peak = Peak(run.device)
     if job["limit_mb"] is not None:
         limit_growth(run.device, job["limit_mb"])
     bundle = Bundle.load(folder / "bundle", trust=trust, device=run.device, check=False)
     return steps, replace(bundle, data=data), run, peak
-
-
-def _import_all(step: Any, head: dict[str, Any]) -> None:
-    """Imports what this model and this update need, by using them once on next to nothing."""
-    import torch
-
-    if head["config"] is not None:
-        task, config = cast(Any, make("tasks", head["task"])), make("models", head["config"])
-        with torch.device("meta"):
-            task.build(config)
-    layer = torch.nn.Linear(2, 2)
-    for parameter in layer.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    step.update.build(layer).move(0.0)
 
 
 def _train(job: dict[str, Any], folder: Path, tell: Any) -> dict[str, Any]:

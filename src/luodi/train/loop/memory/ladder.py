@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from luodi.core.catalog import entries, name_of
 from luodi.core.thing import make
+from luodi.train.loop.memory.prediction import blank
 from luodi.train.loop.memory.recompute import blocks_in
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from luodi.core.bundle import Bundle
     from luodi.train.train import Train
 
 Rung = Literal["accumulate", "recompute", "optimizer", "offload", "inputs"]
@@ -70,6 +72,29 @@ def lower_until(step: Train, predicted: Callable[[Train], float], limit_mb: floa
             break
         found, now = further, then
     return found
+
+
+def smaller(bundle: Bundle) -> tuple[Bundle, str] | str:
+    """The bundle with images of half the size, from now on and for whoever is served; or why it cannot be."""
+    if bundle.model is not None or bundle.config is None:
+        return "inputs: the model was made for this size"
+    inputs = vars(bundle.task).get("inputs") or {}
+    sizes = {name: field for name, field in inputs.items() if getattr(field, "kind", "") == "image"}
+    if not sizes or any(field.resize_to is not None for field in sizes.values()):
+        return "inputs: no input is an image whose size may be changed alone"
+    halves = {name: _half(field.size) for name, field in sizes.items()}
+    fields = {name: field.model_copy(update={"size": halves[name]}) for name, field in sizes.items()}
+    task = bundle.task.model_copy(update={"inputs": inputs | fields})
+    try:
+        blank(task, bundle.config)
+    except ValueError as error:
+        return f"inputs: {error}"
+    told = ", ".join(f"{name} of {half} in place of {sizes[name].size} pixels" for name, half in halves.items())
+    return bundle.replace(task=task), told
+
+
+def _half(size: Any) -> Any:
+    return max(size // 2, 1) if isinstance(size, int) else tuple(max(side // 2, 1) for side in size)
 
 
 def still_to_go(step: Train, taken: Sequence[str]) -> tuple[Rung, ...]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Generator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+NAME = "torch._dynamo"
 # Operations whose kernels on a CPU hold, while they work, another tensor as large as their first argument (seen with
 # torch.profiler, profile_memory=True).
 HIDDEN = frozenset({"native_batch_norm_backward"})
@@ -65,10 +68,7 @@ def counted() -> Generator[Ledger]:
                 return None  # moves weights where they lie: torch has no such kernel for the meta device
             if name in ("item", "_local_scalar_dense") and args[0].is_meta:
                 return 1.0  # a tensor's value, a count of updates say: no size depends on it
-            if name in ("native_batch_norm", "native_batch_norm_backward") and args[0].is_meta:
-                found = _normed(*args) if name == "native_batch_norm" else _normed_back(*args)
-            else:
-                found = func(*args, **(kwargs or {}))
+            found = func(*args, **(kwargs or {}))
             for one in tree_iter(found):
                 if isinstance(one, torch.Tensor):
                     ledger.see(one)
@@ -76,26 +76,32 @@ def counted() -> Generator[Ledger]:
                 ledger.peak = max(ledger.peak, ledger.live + args[0].nbytes)
             return found
 
-    with Counting():
+    with _uncompiled(), Counting():
         yield ledger
 
 
-# Torch's own versions of these two for the meta device import its compiler, which takes seconds.
-
-
-def _normed(values: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, training: bool, *_: Any) -> Any:
+@contextmanager
+def _uncompiled() -> Generator[None]:
+    """Keeps torch's compiler from being imported, which takes seconds and 60 MB, where its only use would be to be
+    told that it is not wanted: many of torch's kernels for the meta device are wrapped so. Leaves nothing behind."""
     import torch
 
-    width = values.shape[1] if training else 0
-    return torch.empty_like(values), values.new_empty(width), values.new_empty(width)
+    if NAME in sys.modules:
+        yield
+        return
+    told: list[Any] = []
 
+    def disable(function: Any, *_: Any, **__: Any) -> Any:
+        told.append(function)
+        return function
 
-def _normed_back(slopes: Tensor, values: Tensor, *rest: Any) -> Any:
-    import torch
-
-    width, asked = values.shape[1], rest[-1]
-    return (
-        torch.empty_like(values) if asked[0] else None,
-        values.new_empty(width) if asked[1] else None,
-        values.new_empty(width) if asked[2] else None,
-    )
+    stand_in = ModuleType(NAME)
+    vars(stand_in)["disable"] = disable
+    sys.modules[NAME] = stand_in
+    try:
+        yield
+    finally:
+        del sys.modules[NAME]
+        vars(torch).pop("_dynamo", None)
+        for function in told:
+            vars(function).pop("__dynamo_disable", None)  # where torch keeps what it was answered

@@ -17,18 +17,19 @@ from luodi.train.loop.precision import Arithmetic
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from luodi.core.bundle import Edit
     from luodi.core.spec import Arrays
     from luodi.core.task import Task
+    from luodi.core.thing import ModelConfig
     from luodi.train.loop.examples import Pair
     from luodi.train.train import Train
 
 MB = 1e6
-# What a process grows by in a training of next to no weights and rows, whatever the training: modules that are imported
-# late, thread pools, the pages of torch that are touched for the first time (benchmarks/memory.py --smallest).
+# What a process grows by beyond its tensors, whatever the training: kernels that are made when they are first used,
+# buffers of matrix products, Python's own objects. 10 MB for the tiniest network, 14 to 18 for large ones, measured
+# with benchmarks/memory.py on 2 cores.
 LIBRARIES_MB = 15.0
-# What oneDNN adds for the first convolutions: kernels that it compiles, weights and sums in its own layout.
 ENCODING = 3  # times its size that a piece of examples takes while it is encoded: as read, as stacked, as numbers
-CONVOLUTIONS_MB = 0.0
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,12 @@ class Prediction:
 
 
 def predict(step: Train, subject: Subject) -> Prediction:
-    """The peak of a training with its libraries, above a process that has imported torch and luodi."""
+    """The peak of a training with its libraries, above a process that has imported what it needs."""
     one = sum(array.nbytes for part in subject.example for array in part.values()) / 2
     held = sum(size for size in (one * subject.rows, one * subject.validation) if size / MB <= step.hold_mb)
     walk = _Walk(step, subject)
     walk.run()
-    base = LIBRARIES_MB + (CONVOLUTIONS_MB if walk.convolves else 0.0) + held / MB
+    base = LIBRARIES_MB + held / MB
     kept = walk.weights * ((step.patience is not None) + (step.average is not None))  # the best ones, and averages
     steady = walk.weights + walk.optimizer + walk.gradients + kept
     lent = walk.weights if step.average is not None else 0  # the trained ones, while averages are looked at
@@ -93,27 +94,35 @@ def predict(step: Train, subject: Subject) -> Prediction:
     return Prediction(walk.weights / MB, walk.optimizer / MB, walk.gradients / MB, max(gone, 0) / MB, held / MB, phases)
 
 
+def familiar(step: Train, fresh: Callable[[], nn.Module]) -> None:
+    """Imports what this model and this update need, by using them once on next to nothing."""
+    import torch
+
+    fresh()
+    layer = torch.nn.Linear(2, 2)
+    for parameter in layer.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    step.update.build(layer).move(0.0)
+
+
 class _Walk:
     """Two updates and a validation on the meta device: the first update makes what the second finds."""
 
     def __init__(self, step: Train, subject: Subject) -> None:
         self.step, self.subject = step, subject
         self.weights = self.optimizer = self.gradients = self.updating = self.validating = self.copied = 0
-        self.convolves = False
 
     def run(self) -> None:
         """Fills the figures in, all in bytes."""
-        from torch import nn
-
         from luodi.train.loop.layout import channels_last
         from luodi.train.loop.learning import Learning
 
+        familiar(self.step, self.subject.fresh)  # or its imports would meet the stand-ins of the walk
         with ExitStack() as stack:
             stack.enter_context(_imagined(self.step.precision))
             stack.enter_context(_attention_of(self.subject.device))
             ledger = stack.enter_context(counted())
             model = self.subject.fresh()
-            self.convolves = any(isinstance(module, nn.modules.conv._ConvNd) for module in model.modules())
             stack.enter_context(channels_last(model, self.subject.device))
             stack.enter_context(thrifty(model, "cpu", None, Thrift(self.step.recompute, self.step.offload)))
             self.weights = ledger.live
@@ -234,3 +243,14 @@ def _changing(step: Train, subject: Subject) -> float:
         worst = ledger.peak
     batch = sum(array.nbytes for part in subject.example for array in part.values())
     return (batch + worst) * step.rows_per_forward * step.accumulate / 2
+
+
+def blank(task: Task, config: ModelConfig, edits: tuple[Edit, ...] = ()) -> nn.Module:
+    """The model as it will be trained, on the meta device: its edits replayed."""
+    import torch
+
+    with torch.device("meta"):
+        model = task.build(config)
+        for edit in edits:
+            model = edit.step.restore(task, model, edit.plan)
+    return model

@@ -15,19 +15,17 @@ from luodi.core.atomic import write_json
 from luodi.core.errors import LuodiError
 from luodi.core.thing import dump, make
 from luodi.train.loop.memory.apart import OutOfMemory, train_apart
-from luodi.train.loop.memory.ladder import lower, lower_until, still_to_go
-from luodi.train.loop.memory.prediction import Prediction, Subject, predict
+from luodi.train.loop.memory.ladder import lower, lower_until, smaller, still_to_go
+from luodi.train.loop.memory.prediction import Prediction, Subject, blank, predict
 from luodi.train.loop.memory.room import Peak, room_mb, short_of_memory
 from luodi.train.loop.validation import MOST
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from luodi.core.bundle import Bundle, Edit
+    from luodi.core.bundle import Bundle
     from luodi.core.outlook import Outlook
     from luodi.core.run import Run
-    from luodi.core.task import Task
-    from luodi.core.thing import ModelConfig
     from luodi.train.train import Train
 
 # Of the room, what a training may be predicted to need and still run in this process: malloc's holes come on top, up to
@@ -119,6 +117,8 @@ class _Within:
             kept = json.loads(self.path.read_text(encoding="utf-8"))
             if kept["key"] == key:
                 step: Any = make("steps", kept["step"])
+                if "inputs" in kept["taken"]:
+                    self._smaller(step)
                 return Settled(step, kept["told"], kept["taken"])
         settled = Settled(self.asked.settled(), [], [])
         if self.asked.batch_size == "auto":
@@ -150,7 +150,7 @@ class _Within:
             if rung == "accumulate":
                 lowered = lower_until(settled.step, self.predicted, self.limit)
             elif rung == "inputs":
-                lowered = "inputs: not here"
+                lowered = self._smaller(settled.step)
             else:
                 lowered = lower(settled.step, rung, self.fresh)
             settled.taken.append(rung)
@@ -159,6 +159,15 @@ class _Within:
                 return self._say(settled, f"{rung}: {lowered[1]} ({why})")
             self.run.log("note", {"text": lowered})
         return False
+
+    def _smaller(self, step: Train) -> tuple[Train, str] | str:
+        found = smaller(self.bundle)
+        if isinstance(found, str):
+            return found
+        self.bundle, told = found
+        for known in ("walked", "subject"):
+            self.__dict__.pop(known, None)
+        return step, told
 
     def _say(self, settled: Settled, told: str) -> bool:
         settled.told.append(told)
@@ -181,7 +190,9 @@ class _Within:
         return found.mb if found else 0.0
 
     def prediction(self, step: Train) -> Prediction | None:
-        """None for a model that torch cannot walk through without values."""
+        """None for a model that torch cannot walk through without values, or that has no config to be made from."""
+        if self.bundle.config is None:
+            return None
         known = self.__dict__.setdefault("walked", {})
         key = json.dumps(dump(step), sort_keys=True)
         if key not in known:
@@ -205,7 +216,7 @@ class _Within:
     def fresh(self) -> Callable[[], nn.Module]:
         """Builds the model on the meta device."""
         assert self.bundle.config is not None
-        return partial(_blank, self.bundle.task, self.bundle.config, self.bundle.edits)
+        return partial(blank, self.bundle.task, self.bundle.config, self.bundle.edits)
 
     # ---- afterwards -------------------------------------------------------------------------------------------------
 
@@ -227,7 +238,7 @@ class _Within:
 def foreseen(step: Train, outlook: Outlook) -> tuple[float, str]:
     """(MB, a sentence) for `plan`."""
     step = step.settled()
-    build = partial(_blank, outlook.task, outlook.config)
+    build = partial(blank, outlook.task, outlook.config)
     rows = min(outlook.validation, MOST)
     try:
         found = predict(step, Subject(outlook.task, build, outlook.example, outlook.rows, rows, outlook.device))
@@ -235,14 +246,3 @@ def foreseen(step: Train, outlook: Outlook) -> tuple[float, str]:
         held = 16 * outlook.parameters + 2 * outlook.activations * step.rows_per_forward
         return held / 1e6, f"memory is a guess: {str(error).splitlines()[0]}"
     return found.mb, found.told
-
-
-def _blank(task: Task, config: ModelConfig, edits: tuple[Edit, ...] = ()) -> nn.Module:
-    """The model as it will be trained, on the meta device: its edits replayed."""
-    import torch
-
-    with torch.device("meta"):
-        model = task.build(config)
-        for edit in edits:
-            model = edit.step.restore(task, model, edit.plan)
-    return model
