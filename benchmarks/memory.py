@@ -101,7 +101,11 @@ def main() -> None:
             kept = f", {measured(name, Path(folder), held=True)[1]:,.0f} MB where malloc keeps it" if given.held else ""
         need = need or 1.0
         found[name] = need / real
-        print(f"{name:<22} predicted {need:8,.1f} MB, real {real:8,.1f} MB: ratio {need / real:.3f}, off by {real - need:.1f}{kept}", flush=True)
+        print(
+            f"{name:<22} predicted {need:8,.1f} MB, real {real:8,.1f} MB: ratio {need / real:.3f}, "
+            f"off by {real - need:.1f}{kept}",
+            flush=True,
+        )
     worst = max(found, key=lambda name: abs(found[name] - 1))
     print(f"worst: {worst}, ratio {found[worst]:.3f}; lowest {min(found.values()):.3f}")
 

@@ -438,6 +438,12 @@ def test_blends_learn(tmp_path):
     assert history[-1]["train_loss"] > 2 * history[-1]["validation_loss"] > 0  # blended rows cannot be fitted
 
 
+def test_blends_in_bf16_and_with_averaged_weights(tmp_path):
+    fields = {"epochs": 2, "augment": ["mixup", "cutmix"], "precision": "bf16", "average": "ema"}
+    one, two = (trained(images_bundle(CONVNET), tmp_path / name, **fields) for name in "ab")
+    assert sha(one) == sha(two) and math.isfinite(one.notes["history"][-1]["train_loss"])
+
+
 class Killed(RuntimeError):
     pass
 

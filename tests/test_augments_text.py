@@ -211,6 +211,11 @@ def test_what_a_text_becomes_is_a_function_of_update_piece_and_rank(tmp_path):
     assert requests[0]["review"] == "abcdefghabcdefgh" and all(one["other"] == 1 for one in found[0, 0, 0])
 
 
+def test_processes_that_read_ahead_change_texts_alike(tmp_path):
+    fields = {"augment": ["text_swap", "text_mask"], "accumulate": 2, "batch_size": 8, "epochs": 1}
+    assert sha(trained(tmp_path / "a", **fields)) == sha(trained(tmp_path / "b", workers=2, **fields))
+
+
 class Killed(RuntimeError):
     pass
 

@@ -64,7 +64,7 @@ def test_copies_conflicts_and_held_out_copies(tmp_path: Path) -> None:
     assert done.notes["dropped"] == {"duplicates": 1, "copies": 1} and done.notes["reported"] == {"conflicts": 2}
     assert (done.notes["rows_in"], done.notes["rows_out"]) == (6, 4)
     assert rows_told(done.notes) == (
-        "6 -> 4 training rows: 1 copies, 1 copies of held-out rows dropped",
+        "6 -> 4 training rows: 1 copy, 1 copy of a held-out row dropped",
         "reported only: 2 with conflicting targets",
     )
     listed = done.notes["listed"]["duplicates"]

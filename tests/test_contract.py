@@ -33,7 +33,10 @@ COMMAND = "python tests/test_contract.py"
 
 # What a step cannot go without, what makes it quick, and settings that are another technique under the same name.
 SETTINGS: dict[str, list[dict[str, Any]]] = {
-    "train": [{"epochs": 1, "batch_size": 64}, {"epochs": 1, "batch_size": 64, "update": "sgd", "patience": 1}],
+    "train": [
+        {"epochs": 1, "batch_size": 64},
+        {"epochs": 1, "batch_size": 64, "update": "sgd", "patience": 1, "listeners": ["layers"]},
+    ],
     "by_hand": [{"epochs": 1, "batch_size": 64}],
     "split": [{}, {"near": "together"}],
     "clean": [

@@ -94,7 +94,8 @@ def test_members_are_no_twins_and_the_last_model_is_that_of_its_scope(tmp_path: 
     bundle = table_bundle(SIDES, MODEL, 60)
     done = folded(bundle, tmp_path / "a", count=2, repeat=2)
     again = folded(bundle, tmp_path / "b", count=2, repeat=2)
-    assert sha(done) == sha(again) and done.notes == {**again.notes, "history": done.notes["history"]}
+    own = {"history": done.notes["history"], "memory": done.notes["memory"]}  # seconds, and what was free
+    assert sha(done) == sha(again) and done.notes == {**again.notes, **own}
     values = done.notes["folds"]["metrics"]["side.loss"]["values"]
     assert len(set(values)) == 4
     alone = apply(resolve("steps", TRAIN), bundle, Run(tmp_path / "c", scope=("folds", 0, "whole", 1)))

@@ -321,14 +321,16 @@ def test_progress_counts_the_pauses_that_are_to_come(monkeypatch, tmp_path):
     told: Told = []
 
     class State:
-        total, step, epoch, at = 40, 0, 0, 0
+        total, step, epoch, at, checks = 40, 0, 0, 0, ()
         losses = torch.zeros(10)
 
         def read_losses(self) -> torch.Tensor:
             return self.losses[: self.at].double()
 
     state: Any = State()
-    bar = progress_module.Progress([lambda event, facts: told.append((event, dict(facts)))], lambda step, _: step / 10)
+    bar = progress_module.Progress(
+        [lambda event, facts: told.append((event, dict(facts)))], lambda step, total, checks: step / 10
+    )
     for epoch in range(4):
         state.epoch, state.at = epoch, 0
         for _ in range(10):

@@ -99,6 +99,19 @@ def test_a_depthwise_convolution(variant):
     torch.testing.assert_close(layer.merged()(x), wanted, rtol=1e-5, atol=1e-5)
 
 
+def test_a_filter_of_zeros_is_no_division_by_zero():
+    """Among the filters of EfficientNet-Lite0 some are zero."""
+    base = nn.Linear(4, 3, bias=False)
+    with torch.no_grad():
+        base.weight[1] = 0
+    layer = LowRank(base, 2, 1.0, 0.0, "dora").begin(generator(0))
+    x = torch.randn(5, 4, generator=generator(1))
+    torch.testing.assert_close(layer(x), base(x))
+    layer(x).square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in (layer.up, layer.down, layer.magnitude))
+    torch.testing.assert_close(layer.merged()(x), layer(x))
+
+
 def test_dropout_acts_on_the_change_alone():
     layer = LowRank(nn.Linear(8, 8), 2, 1.0, 0.5, "plain").begin(generator(0))
     x = torch.randn(4, 8, generator=generator(1))

@@ -265,3 +265,19 @@ def test_near_drawings_stay_on_one_side(tmp_path):
             sides[group].add(part)
     assert len(sides) == 24 and all(len(found) == 1 for found in sides.values())
     assert sum(map(len, parts.values())) == 72
+
+
+def test_a_constant_answers_the_most_frequent_class(tmp_path):
+    """The log-odds of its biases are those of the labels' shares; no input moves it."""
+    rows = image_rows(96, 0)
+    frequent = [at for at, label in enumerate(rows.column("label")) if label == "q1"]
+    rows = rows.take([*range(96), *frequent, *frequent])
+    plain = {"epochs": 40, "batch_size": 36, "learning_rate": 0.5, "update": {"sgd": {"momentum": 0}}}
+    bundle = after(bundle_of(FOUR, "constant", rows), tmp_path, {"train": plain})
+    labels = rows.column("label")
+    shares = [labels.count(f"q{number}") / len(labels) for number in range(4)]
+    answers = bundle.predictor()(bundle.task.rows_to_requests(rows))
+    assert {answer["label"]["value"] for answer in answers} == {"q1"}
+    found = [answers[0]["label"]["probabilities"][f"q{number}"] for number in range(4)]
+    np.testing.assert_allclose(found, shares, atol=0.01)
+    assert answers[0] == answers[-1]

@@ -40,7 +40,7 @@ def _measuring_key(work: Work, before: Place) -> dict[str, Any]:
     sources = keys.sources_of([catalog.ROOT / "core" / "appraise.py"])
     past = before.evidence[-1] if before.evidence else None
     return {
-        "budget": work.budget.model_dump(), "threads": work.recipe.threads.serve, "sources": sources,
+        "budget": work.budget.model_dump(exclude={"without"}), "threads": work.recipe.threads.serve, "sources": sources,
         "before": plain(past) if past else None,
     }  # fmt: skip
 

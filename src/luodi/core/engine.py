@@ -20,6 +20,7 @@ from luodi.core.run import ASIDE, CACHE, Run
 from luodi.core.step import Step
 from luodi.core.task import Task
 from luodi.core.thing import dump, own_names
+from luodi.core.without import noted, recipe_without, work_without
 from luodi.core.work import Place, Work, held_out, is_kept
 
 
@@ -61,7 +62,9 @@ def run(
         atomic.write_text(folder.path / "recipe.yaml", recipe.yaml(short=False))
         facts = {"recipe": recipe.name, "device": chosen, "threads": threads, "steps": recipe.step_names()}
         folder.log("start", {**facts, "rehearsal": rehearse})
-        return _steps(work, start)
+        place, used, done = _steps(work, start)
+        place, others = _worth(work, place, used)
+        return _finish(work, place, used, done, others)
 
 
 def refuse_all(recipe: Recipe, start: Bundle, *, known: bool = True) -> None:
@@ -70,6 +73,9 @@ def refuse_all(recipe: Recipe, start: Bundle, *, known: bool = True) -> None:
     found = check.problems(recipe, start.task, start.config, start.facts)
     built = check.build_problem(start, recipe.steps) if known else None
     found += [built] if built else []
+    for name in recipe.measure.without:
+        fewer = check.problems(recipe_without(recipe, name), start.task, start.config, start.facts)
+        found += [f"without {name} (measure.without): {one}" for one in fewer if one not in found]
     if found:
         raise Refused("the recipe cannot be run:\n" + "\n".join(f"  {one}" for one in found))
 
@@ -86,7 +92,8 @@ def first(recipe: Recipe, base: Run, cache: Path, trust: tuple[str, ...]) -> Bun
     return replace(reopen(bundle, cache, base, trust), evidence=())
 
 
-def _steps(work: Work, start: Bundle) -> Result:
+def _steps(work: Work, start: Bundle) -> tuple[Place, list[str], int]:
+    """Where the steps lead, the keys of all that were used, and how many were run."""
     origin = start.data.origin if start.data is not None else None
     place = Place("", origin.fingerprint if origin else "", None, start)
     used: list[str] = []
@@ -113,7 +120,20 @@ def _steps(work: Work, start: Bundle) -> Result:
         used.append(key)
         place = evidence_of(work, before, place, last=number == len(work.recipe.steps))
     work.folder.about = {}
-    return _finish(work, place, used, done)
+    return place, used, done
+
+
+def _worth(work: Work, place: Place, used: list[str]) -> tuple[Place, tuple[Evidence, ...]]:
+    """The place with what the steps of `measure.without` were worth, and the evidence of the recipes without them."""
+    others: tuple[Evidence, ...] = ()
+    for name in work.recipe.measure.without:
+        work.folder.log("note", {"text": f"the recipe again, without {name}"})
+        shorter = work_without(work, name)
+        end, more, _ = _steps(shorter, first(work.recipe, work.run, work.cache, work.trust))
+        used += [key for key in more if key not in used]
+        others += end.evidence
+        place = noted(work, place, end, name)
+    return place, others
 
 
 def _key(work: Work, place: Place, step: Step, scope: tuple[str, int]) -> str:
@@ -171,7 +191,7 @@ def _do(work: Work, before: Place, step: Step, scope: tuple[str, int], key: str,
     return Place(key, store.peek(home / "bundle")["digest"], home, store.settle(after, home / "bundle"))
 
 
-def _finish(work: Work, place: Place, used: list[str], done: int) -> Result:
+def _finish(work: Work, place: Place, used: list[str], done: int, others: tuple[Evidence, ...]) -> Result:
     folder = work.folder
     if place.home is None:
         raise LuodiError("the recipe has no steps")
@@ -186,8 +206,8 @@ def _finish(work: Work, place: Place, used: list[str], done: int) -> Result:
     last = named[-1] if named else place.evidence[-1]  # without figures every limit is "not measured"
     verdicts = tuple(limits.judge(work.recipe.limits, last, lost))
     atomic.write_json(folder.path / "limits.json", [plain(one) for one in verdicts])
-    folder.sweep(set(used) if work.recipe.keep == "all" else {used[-1]})
-    remove_unused(work, place.evidence, rows)
+    folder.sweep(set(used) if work.recipe.keep == "all" else {place.key})
+    remove_unused(work, place.evidence + others, rows)
     kept = len(work.recipe.steps) - done
     folder.log("end", {"done": done, "kept": kept})
     return Result(folder.path, place.evidence, verdicts, done, kept, work.trust)

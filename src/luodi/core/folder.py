@@ -50,12 +50,13 @@ class RunFolder:
     listener: Listener = quiet
     about: dict[str, Any] = field(default_factory=dict)  # step number and name, added to every event
     ticks: Ticks = field(default_factory=Ticks)
+    stream: str = "events.jsonl"
 
     def log(self, event: str, facts: Mapping[str, Any]) -> None:
         """One event: to events.jsonl, unless it is a tick of progress soon after another, and to the listener."""
         whole = {"time": round(time.time(), 3), "event": event, **self.about, **facts}
         if event != "progress" or self.ticks.due(whole):
-            with (self.path / "events.jsonl").open("a", encoding="utf-8") as stream:
+            with (self.path / self.stream).open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(whole, ensure_ascii=False, default=str) + "\n")
         self.listener(event, whole)
 

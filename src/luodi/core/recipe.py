@@ -31,6 +31,7 @@ class Budget(Thing):
     rows: int | None = Field(None, ge=1)  # most held-out rows; None: as many as fit the seconds
     calls: int = Field(1000, ge=20)  # timed calls of one request; p99 needs 1,000
     resamples: int = Field(400, ge=100)  # of every bootstrap
+    without: tuple[str, ...] = ()  # names of steps whose worth is found by running the recipe without them, too
 
 
 class Recipe(Thing):
@@ -56,6 +57,11 @@ class Recipe(Thing):
             raise ValueError("a recipe needs a task, or a bundle to start from (from: PATH)")
         if self.start is not None and (self.task is not None or self.model is not None):
             raise ValueError("a recipe that starts from a bundle takes its task and model from there")
+        for name in self.measure.without:
+            if name not in self.step_names():
+                raise ValueError(f"measure.without: no step is named {name!r}; {nearest(name, self.step_names())}")
+            if set(self.step_names()) == {name}:
+                raise ValueError(f"measure.without: without {name} the recipe has no steps")
         return self
 
     @classmethod

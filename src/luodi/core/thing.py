@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -27,6 +28,9 @@ NOUNS = {
     "steps": "luodi.core.step:Step", "tasks": "luodi.core.task:Task", "fields": "luodi.core.field:Field",
     "sources": "luodi.core.source:Source", "runtimes": "luodi.core.form:Runtime",
 }  # fmt: skip
+
+# How pydantic names one type of several that a field may have, at the end of an error's place.
+UNION = re.compile(r"(constrained-)?(int|float|str|bool)|literal\[.*\]|none")
 
 Json = Any  # None, bool, int, float, str, list, dict of these
 Problem = tuple[tuple[Any, ...], str]  # where in the recipe, what is wrong
@@ -190,13 +194,24 @@ def make(slot: str, value: Any, trust: Trust | None = None) -> Thing:
 def problems_of(error: ValidationError, kind: type[BaseModel]) -> list[Problem]:
     """Every problem of a pydantic error, in our words, with nested things unfolded."""
     found: list[Problem] = []
+    choices: dict[tuple[Any, ...], list[str]] = {}  # where either of several types is allowed: what each wants
     for detail in error.errors():
         cause = detail.get("ctx", {}).get("error")
         if isinstance(cause, WrongThing):
             found += [((*detail["loc"], *at), what) for at, what in cause.problems]
+        elif detail["loc"] and UNION.fullmatch(str(detail["loc"][-1])):
+            choices.setdefault(detail["loc"][:-1], []).append(_words(detail, kind))
         else:
             found.append((detail["loc"], _words(detail, kind)))
-    return found
+    return found + [(at, _either(wants)) for at, wants in choices.items()]
+
+
+def _either(wants: list[str]) -> str:
+    """One sentence of several that end alike: what is allowed, then what was given."""
+    got = wants[0].rpartition(", got ")[2]
+    parts = [want.removesuffix(f", got {got}") for want in wants]
+    others = [part.removeprefix("Input should be ") for part in parts[1:]]
+    return f"{' or '.join([parts[0], *others])}, got {got}"
 
 
 def _words(detail: ErrorDetails, kind: type[BaseModel]) -> str:

@@ -18,9 +18,9 @@ def told(measures: Mapping[str, Measure], main: str | None, better: Mapping[str,
     """Sentences for the table: quality first, then time, size and memory, then how much of the model was touched."""
     found: list[str] = []
     if main and main in measures:
-        found.append(_quality(main, measures[main], better))
+        found.append(quality(main, measures[main], better))
         found += [
-            _quality(name, m, better) for name, m in measures.items() if name in better and name != main and _worse(m)
+            quality(name, m, better) for name, m in measures.items() if name in better and name != main and _worse(m)
         ][:1]
     for name in ("p50_ms", "size_mb", "memory_mb", "process_mb"):
         if name in measures and measures[name].change is not None:
@@ -40,7 +40,8 @@ def _worse(measure: Measure) -> bool:
     )
 
 
-def _quality(name: str, measure: Measure, better: Mapping[str, str]) -> str:
+def quality(name: str, measure: Measure, better: Mapping[str, str]) -> str:
+    """One metric in words: its value, or how it changed."""
     short = name.rpartition(".")[2]
     share = better.get(name) == "higher" and -1 <= measure.value <= 1
     value = f"{measure.value:.1%}" if share else f"{measure.value:.4g}"

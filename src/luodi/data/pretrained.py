@@ -66,7 +66,7 @@ class Pretrained(Step):
         share = sum(numbers[name] for name in taken) / max(sum(numbers.values()), 1)
         if share < 0.5:
             raise LuodiError(
-                f"pretrained: {self.weights} has {len(taken)} of the model's {len(numbers)} tensors, {share:.0%} "
+                f"{self.weights} has {len(taken)} of the model's {len(numbers)} tensors, {share:.0%} "
                 f"of its numbers; it lacks {', '.join(left[:4])}"
             )
         theirs = self._pictures(donor)
@@ -82,15 +82,13 @@ class Pretrained(Step):
         if self.weights in WEIGHTS:
             return None, tensors_of(self.weights, run.cache)
         if not _is_bundle(self.weights):
-            raise LuodiError(f"pretrained: {self.weights!r} is no bundle; {nearest(self.weights, WEIGHTS)}")
+            raise LuodiError(f"{self.weights!r} is no bundle; {nearest(self.weights, WEIGHTS)}")
         found = store.peek(Path(self.weights))["digest"]
         if self.digest not in (None, found):
-            raise LuodiError(f"pretrained: {self.weights} is another bundle now ({found[:12]}, not {self.digest[:12]})")
+            raise LuodiError(f"{self.weights} is another bundle now ({found[:12]}, not {self.digest[:12]})")
         donor = Bundle.load(Path(self.weights), device=run.device)
         if donor.model is None or "float" not in donor.facts:
-            raise LuodiError(
-                f"pretrained: {self.weights} holds no float weights; name the bundle before it was changed"
-            )
+            raise LuodiError(f"{self.weights} holds no float weights; name the bundle before it was changed")
         return donor, donor.model.state_dict()
 
     def _pictures(self, donor: Bundle | None) -> dict[str, Any]:

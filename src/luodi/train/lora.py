@@ -78,10 +78,10 @@ class Lora(Step):
             and getattr(layer, "padding_mode", "zeros") == "zeros"
         ]  # fmt: skip
         if not able:
-            raise LuodiError("lora: this model has no linear or 2-d convolution layer before its heads")
+            raise LuodiError("this model has no linear or 2-d convolution layer before its heads")
         for pattern in self.layers:
             if not any(fnmatchcase(name, pattern) for name in able):
-                raise LuodiError(f"lora: {pattern!r} fits no layer; there are: {', '.join(able[:12])}")
+                raise LuodiError(f"{pattern!r} fits no layer; there are: {', '.join(able[:12])}")
         chosen = [name for name in able if any(fnmatchcase(name, pattern) for pattern in self.layers)]
         still = [name for name, layer in model.named_modules() if getattr(layer, "running_mean", None) is not None]
         learn = [name for name, parameter in model.named_parameters() if id(parameter) in heads]

@@ -16,10 +16,12 @@ from luodi.core.run import ASIDE, Run
 Choice = Literal["off", "report", "drop"]
 MOST = 50  # rows of each finding that the notes list; the file lists all
 FILE = "rows.parquet"
+# One, and more of them.
 WORDS = {
-    "missing": "unreadable", "duplicates": "copies", "conflicts": "with conflicting targets", "near": "near copies",
-    "copies": "copies of held-out rows", "outliers": "outliers", "labels": "likely wrong labels",
-    "drop": "named by you",
+    "missing": ("unreadable", "unreadable"), "duplicates": ("copy", "copies"),
+    "conflicts": ("with conflicting targets", "with conflicting targets"), "near": ("near copy", "near copies"),
+    "copies": ("copy of a held-out row", "copies of held-out rows"), "outliers": ("outlier", "outliers"),
+    "labels": ("likely wrong label", "likely wrong labels"), "drop": ("named by you", "named by you"),
 }  # fmt: skip
 
 
@@ -79,10 +81,10 @@ class Findings:
     def told(self, part: str) -> list[str]:
         """A sentence for the table: rows in and out and why; and one for what is only reported."""
         before, after = len(self.rows), len(self.rows) - len(self.gone)
-        went = ", ".join(f"{count:,} {WORDS[name]}" for name, count in self.counts(dropped=True).items())
+        went = ", ".join(f"{count:,} {WORDS[name][count != 1]}" for name, count in self.counts(dropped=True).items())
         name = {"train": "training rows", "all": "rows"}[part]
         said = [f"{before:,} -> {after:,} {name}: {went} dropped" if went else f"{before:,} {name}, none dropped"]
-        seen = ", ".join(f"{count:,} {WORDS[name]}" for name, count in self.counts(dropped=False).items())
+        seen = ", ".join(f"{count:,} {WORDS[name][count != 1]}" for name, count in self.counts(dropped=False).items())
         return [*said, f"reported only: {seen}"] if seen else said
 
     def write(self, run: Run) -> str | None:

@@ -46,7 +46,7 @@ class LowRank(nn.Module):
         bias = self.base.bias
         if self.magnitude is None:
             return self.base(x) + self.scale * self._low(x)
-        factor = (self.magnitude / self._whole().detach().norm(dim=1)).view(self._channels())
+        factor = (self.magnitude / _lengths(self._whole().detach())).view(self._channels())
         plain = self.base(x) if bias is None else self.base(x) - bias.view(self._channels())
         changed = factor * (plain + self.scale * self._low(x))
         return changed if bias is None else changed + bias.view(self._channels())
@@ -56,7 +56,7 @@ class LowRank(nn.Module):
         with torch.no_grad():
             whole = self._whole()
             if self.magnitude is not None:
-                whole = whole * (self.magnitude / whole.norm(dim=1))[:, None]
+                whole = whole * (self.magnitude / _lengths(whole))[:, None]
             self.base.weight.copy_(whole.view_as(self.base.weight))
         return self.base
 
@@ -80,6 +80,11 @@ class LowRank(nn.Module):
             return functional.conv2d(x, whole, None, *ways, layer.groups)
         narrow = functional.conv2d(x, self.down.unflatten(1, (-1, *layer.kernel_size)), None, *ways)
         return functional.conv2d(narrow, self.up[:, :, None, None])
+
+
+def _lengths(rows: Tensor) -> Tensor:
+    """The length of each row; of rows of zeros, which pretrained filters may be, not quite zero."""
+    return rows.norm(dim=1).clamp_min(1e-12)
 
 
 class Still(nn.Module):

@@ -16,7 +16,7 @@ class Rates:
     """Loss by learning rate as the range test saw it, and the rate that was taken."""
 
     title: ClassVar[str] = "Learning rate"
-    order: ClassVar[int] = 45
+    order: ClassVar[int] = 42
 
     def wanted(self, view: View) -> bool:
         return any(one.notes.get("rates") for one in view.evidence)
