@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
@@ -20,12 +21,14 @@ SIDE, LOW = 32, 8  # pixels of a thumbnail's side, and the frequencies of each a
 # Largest distance of two pictures' waves, each of length 1. Looked at by eye: within it lie colour variants of one
 # drawing and its copies; at 0.3 different flags and different signs begin to meet.
 MOST_OFF = 0.2
+MOST = 24  # pictures of one such group that are kept: 1,370 of the drawings are rings of rays
 FLAT = 64.0  # length of the waves below which a picture is one shade: 2 grey levels of deviation
 
 
 def clipart(sample: Sample, files: Mapping[str, bytes]) -> pa.Table:
     """The columns image, group and label. `group` is equal for pictures that are nearly the same, through any chain of
-    such pairs. Files of other folders than the labels', and those too large to decode, are left out."""
+    such pairs; the first 24 of a group are kept. Files of other folders than the labels', and those too large to
+    decode, are left out."""
     (root,) = sample.members
     cells: list[bytes] = []
     labels: list[str] = []
@@ -39,9 +42,18 @@ def clipart(sample: Sample, files: Mapping[str, bytes]) -> pa.Table:
             cells.append(stream.getvalue())
             labels.append(label)
             looks.append(waves(picture))
-    kind = bytes_type(sum(map(len, cells)))
     groups = near_groups(np.stack(looks))
-    return pa.table({"image": pa.array(cells, kind), "group": pa.array(groups), "label": pa.array(labels, pa.string())})
+    seen: Counter[int] = Counter()
+    chosen = []
+    for place, group in enumerate(groups):
+        seen[group] += 1
+        if seen[group] <= MOST:
+            chosen.append(place)
+    kind = bytes_type(sum(map(len, cells)))
+    table = pa.table(
+        {"image": pa.array(cells, kind), "group": pa.array(groups), "label": pa.array(labels, pa.string())}
+    )
+    return table.take(chosen)
 
 
 def pixels(png: bytes) -> int:
