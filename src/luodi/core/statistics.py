@@ -43,9 +43,9 @@ def bootstrap(score: Score, before: Score | None, count: int, resamples: int,
     found = {}
     for name in value:
         direction = "higher" if better.get(name) == "higher" else "lower"
-        share = direction == "higher" and 0 <= value[name] <= 1
+        share = direction == "higher" and 0 <= value[name] <= 1 + ROUNDING
         low, high = _bounds(np.asarray(drawn[name]))
-        if share and low == high and count:
+        if share and high - low < ROUNDING and count:
             low, high = max(low - _unseen(count), 0.0), min(high + _unseen(count), 1.0)
         change = verdict = None
         if name in paired:
