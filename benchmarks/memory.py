@@ -1,12 +1,10 @@
-"""Predicted against real peak memory of trainings of ten shapes, each in a clean process of its own.
+"""Predicted against real peak memory of trainings of several shapes, each in a clean process of its own.
 
-    python benchmarks/memory.py [--only NAME] [--held]
+    python benchmarks/memory.py [--only NAME]
 
 A training runs as the train step runs one whose `memory_mb` is given: in a fresh process, its growth counted above the
 imported process (the kernel's high-water mark, mapped files left out), what is freed given back at once. The prediction
-is made before, on the meta device. `--held` also trains each shape within this process's own kind of allocation, which
-keeps what is freed (faster, and up to twice the memory): there the prediction is what is needed, not what is kept.
-The last line is the shape whose prediction is farthest off.
+is made before, on the meta device. The last line is the shape whose prediction is farthest off, and the lowest ratio.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ from __future__ import annotations
 import argparse
 import io
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +22,6 @@ from luodi.core.bundle import Bundle
 from luodi.core.run import Run
 from luodi.core.source import Data, rows_of
 from luodi.core.thing import make
-from luodi.train.loop.memory.within import _fitted, _Within
 
 AMPLE = 16_000.0  # MB: a limit that no shape comes near
 VIT = {
@@ -62,50 +58,32 @@ def rows_for(side: int, channels: int, count: int) -> Any:
     return rows_of({"image": [cells[at % 32] for at in range(count)], "label": [str(at % 10) for at in range(count)]})
 
 
-def measured(name: str, folder: Path, *, held: bool) -> tuple[float, float]:
+def measured(name: str, folder: Path) -> tuple[float, float]:
     """(predicted, real) MB of a shape."""
     side, channels, model, fields = SHAPES[name]
     inputs = {"image": {"image": {"size": side, "channels": channels}}}
-    task = make("tasks", {"supervised": {"inputs": inputs, "targets": {"label": "category"}}})
+    task: Any = make("tasks", {"supervised": {"inputs": inputs, "targets": {"label": "category"}}})
     count = int(2.5 * fields["batch_size"] * fields.get("accumulate", 1))
     rows = rows_for(side, channels, count)
     data = Data({"train": rows, "validation": rows.take(np.arange(64) % count)})
     config: Any = make("models", model)
-    facts = frozenset({"rows", "split", "loss"})
-    bundle = Bundle(task=task, config=config, data=data, facts=facts)
+    bundle = Bundle(task=task, config=config, data=data, facts=frozenset({"rows", "split", "loss"}))
     step: Any = make("steps", {"train": {"epochs": 1, "memory_mb": AMPLE, "ladder": [], **fields}})
-    run = Run(folder, threads=1, log=lambda event, facts: print(facts["text"]) if event == "note" else None)
-    if held:
-        need = _Within(step, _fitted(bundle), run).predicted(step)
-        from luodi.core.child import Nursery  # noqa: F401 - the process that `--held` would need is this one
-        from luodi.train.loop.memory.room import Peak
-
-        peak = Peak("cpu")
-        step.here(_fitted(bundle), run)
-        return need, peak.mb() or 0.0
-    memory: Any = step(replace(bundle), run).notes["memory"]
+    memory: Any = step(bundle, Run(folder, threads=1)).notes["memory"]
     return memory["predicted_mb"], memory["real_mb"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="shapes whose name contains this")
-    parser.add_argument("--held", action="store_true")
     given = parser.parse_args()
     found: dict[str, float] = {}
     for name in SHAPES:
-        if given.only and given.only not in name:
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            need, real = measured(name, Path(folder), held=False)
-            kept = f", {measured(name, Path(folder), held=True)[1]:,.0f} MB where malloc keeps it" if given.held else ""
-        need = need or 1.0
-        found[name] = need / real
-        print(
-            f"{name:<22} predicted {need:8,.1f} MB, real {real:8,.1f} MB: ratio {need / real:.3f}, "
-            f"off by {real - need:.1f}{kept}",
-            flush=True,
-        )
+        if not given.only or given.only in name:
+            with tempfile.TemporaryDirectory() as folder:
+                need, real = measured(name, Path(folder))
+            found[name] = need / real
+            print(f"{name:<22} predicted {need:8,.1f} MB, real {real:8,.1f} MB: ratio {need / real:.3f}", flush=True)
     worst = max(found, key=lambda name: abs(found[name] - 1))
     print(f"worst: {worst}, ratio {found[worst]:.3f}; lowest {min(found.values()):.3f}")
 

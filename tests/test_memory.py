@@ -538,7 +538,7 @@ def test_batch_size_is_found_kept_and_told(tmp_path):
 def test_the_search_stops_where_it_no_longer_pays(tmp_path, monkeypatch):
     from luodi.train.loop.memory import batch
 
-    rates = {8: 100.0, 16: 190.0, 32: 300.0, 64: 310.0, 128: 900.0}
+    rates = {8: 100.0, 16: 190.0, 32: 300.0, 64: 310.0, 128: 314.0}
     asked = []
 
     def probes(steps, bundle, run, limit):
@@ -555,6 +555,8 @@ def test_the_search_stops_where_it_no_longer_pays(tmp_path, monkeypatch):
     assert taken.batch_size == 32 and asked == [8, 16, 32, 64, 128, 256] and "64 rows 310/s" in told
     small, _ = batch.chosen(step, bundle, run, 100.0, lambda one: 0.0 if one.batch_size < 20 else 101.0)
     assert small.batch_size == 16, "what is predicted not to fit is not tried"
+    assert not batch.no_longer_pays([100.0, 90.0]) and not batch.no_longer_pays([100.0, 90.0, 106.0])
+    assert batch.no_longer_pays([50.0, 100.0, 104.0, 99.0])
     fixed = make("steps", {"train": {"batch_size": "auto", "effective_batch": 96}})
     kept, told = batch.chosen(fixed, bundle, run, 100.0, lambda one: 1.0)
     assert (kept.batch_size, kept.accumulate, kept.rows_per_update) == (32, 3, 96) and "3 of them" in told

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import pyarrow as pa
 
 from luodi.core import store
 from luodi.core.atomic import write_json
@@ -210,6 +211,7 @@ def _begun(job: dict[str, Any], folder: Path, tell: Any) -> tuple[list[Any], Bun
     torch.set_num_threads(run.threads)
     steps = [make("steps", step) for step in job["steps"]]
     data = Data({name: _got(said) for name, said in job["rows"].items()})  # mapped, and so not counted
+    pa.allocate_buffer(1)  # Arrow reserves a gigabyte of addresses, of which it uses next to nothing: before the limit
     head, trust = store.peek(folder / "bundle"), tuple(job["trust"])
     if head["config"] is not None:
         task, config = cast(Any, make("tasks", head["task"])), cast(Any, make("models", head["config"]))
@@ -233,17 +235,21 @@ def _train(job: dict[str, Any], folder: Path, tell: Any) -> dict[str, Any]:
 def _probe(job: dict[str, Any], folder: Path, tell: Any) -> dict[str, Any]:
     from luodi.train.loop.changes import texts_of
     from luodi.train.loop.examples import Read
-    from luodi.train.loop.memory.batch import probe
+    from luodi.train.loop.memory.batch import no_longer_pays, probe
 
     steps, bundle, run, _ = _begun(job, folder, tell)
     zeros = steps[0].zeros if bundle.model is not None else "refill"
     bundle = bundle.ready(run)
     assert bundle.data is not None
+    rates: list[float] = []
     for step in steps:
+        if no_longer_pays(rates):
+            break
         texts = texts_of(step.augment, bundle.task, run)
         examples = Read(bundle.task, bundle.data["train"], run.device, texts)
         peak = Peak(run.device)
         rate = probe(step, bundle, examples, step.plan(bundle.task, examples, zeros, run, exact=True), run)
+        rates.append(rate)
         tell("probe", {"rows": step.batch_size, "rate": rate, "mb": peak.mb()})
     return {}
 

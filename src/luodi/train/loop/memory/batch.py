@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import inf
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from luodi.train.loop.memory.apart import OutOfMemory, probed_apart
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from luodi.train.train import Train
 
 FIRST = 8  # rows of the smallest forward that is tried
-FASTER = 1.05  # times the examples a second that a doubling must bring: less is noise, and costs updates
+FASTER = 1.05  # times the examples a second that a larger batch must bring: less is noise, and costs updates
 LEAST = 20  # updates that an epoch should keep: a training on few rows needs small batches to get anywhere
 WARM, TIMED, SECONDS = 2, 8, 2.0  # updates before the clock starts; at most so many, and so long, while it runs
 
@@ -26,7 +27,8 @@ WARM, TIMED, SECONDS = 2, 8, 2.0  # updates before the clock starts; at most so 
 def chosen(
     step: Train, bundle: Bundle, run: Run, limit_mb: float, predicted: Callable[[Train], float]
 ) -> tuple[Train, str]:
-    """The step with the batch size that trains the most examples a second, and why: with the figures of each one tried.
+    """The step with the smallest batch size that is within 5% of the most examples a second, and why: with the figures
+    of each one tried.
 
     Sizes are 8 times the powers of two, up to what is predicted to fit and to what leaves 20 updates an epoch; two of
     them in a rehearsal.
@@ -39,11 +41,8 @@ def chosen(
         sizes.append(size)
         size *= 2
     found = _rates(step, bundle, run, limit_mb, sizes[:2] if run.rehearse else sizes)
-    best = next(iter(found), sizes[0])
-    for size, facts in found.items():
-        if size != best and facts["rate"] < FASTER * found[best]["rate"]:
-            break
-        best = size
+    highest = max((facts["rate"] for facts in found.values()), default=0.0)
+    best = next((size for size, facts in found.items() if facts["rate"] * FASTER >= highest), sizes[0])
     taken = _with(step, best)
     told = ", ".join(
         f"{size} rows {facts['rate']:,.0f}/s" + (f" in {facts['mb']:,.0f} MB" if facts["mb"] is not None else "")
@@ -51,6 +50,11 @@ def chosen(
     )
     whole = f", {taken.accumulate} of them an update" if taken.accumulate > 1 else ""
     return taken, f"batch size {best}{whole}: {told or 'none of the sizes could be tried'}"
+
+
+def no_longer_pays(rates: list[float]) -> bool:
+    """Whether the last two doublings brought next to nothing over what was best before: one alone may be noise."""
+    return len(rates) > 2 and max(rates[-2:]) < FASTER * max(rates[:-2])
 
 
 def _with(step: Train, rows: int) -> Train:
@@ -87,18 +91,18 @@ def probe(step: Train, bundle: Bundle, examples: Examples, plan: Plan, run: Run)
     with _set(bundle.model, run, plan.thrift):
         updates = plan.updates(plan.sampler.order(0), run)
         order = [updates[at % len(updates)] for at in range(WARM + TIMED)]
-        parameters, done, start = learning.begin(0), 0, 0.0
+        parameters, seconds = learning.begin(0), []
         bundle.model.train()
-        for at, batches in enumerate(plan.batches(examples, order, 0, run)):
-            if at == WARM:
-                done, start = 0, time.perf_counter()
-            backward(plan.losses, bundle.model, parameters, batches, 1, arithmetic)
+        began = at = time.perf_counter()
+        for rows, batches in zip(order, plan.batches(examples, order, 0, run), strict=True):
+            loss = backward(plan.losses, bundle.model, parameters, batches, 1, arithmetic)
             learning.move(0.0)
-            done += len(order[at])
-            if at > WARM and time.perf_counter() - start > SECONDS:
+            float(loss)  # waits for the device
+            seconds.append((time.perf_counter() - at) / len(rows))
+            at = time.perf_counter()
+            if len(seconds) > WARM and at - began > SECONDS:
                 break
-        rate = done / (time.perf_counter() - start)
         check = wanted_by(step, bundle, run)
         if check is not None:
             check(bundle.model)
-    return rate
+    return 1 / median(seconds[WARM:])  # not the mean: another process may stop one update for a while

@@ -77,7 +77,7 @@ class _Within:
                 done, apart = self._tried(settled)
             except OutOfMemory as error:
                 self.run.log("note", {"text": f"out of memory: {error}"})
-                if not self._descends(settled, str(error)):
+                if not self._descends(settled, "memory ran out"):
                     raise self._over(settled, str(error)) from error
                 self._keep(settled)
             else:
