@@ -15,7 +15,7 @@ class Spec(BaseModel):
     """Kind, shape without the batch axis (a name marks a free axis), size (classes, ids or channels), dtype."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    kind: Literal["image", "tokens", "number", "category", "sequence", "audio", "state"]
+    kind: Literal["image", "tokens", "number", "category", "sequence", "audio", "state", "mask"]
     shape: tuple[int | str, ...] = ()
     size: int = 0
     dtype: str = "float32"
