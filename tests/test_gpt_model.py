@@ -94,7 +94,7 @@ def test_their_cache_and_ours_give_the_same_tokens():
     other = theirs(*to_hugging_face(model))
     want = other.generate(tokens, max_new_tokens=20, do_sample=False, eos_token_id=None, pad_token_id=0)[:, 6:]
     assert len(set(want.flatten().tolist())) > 4
-    assert torch.equal(greedy(model, [row for row in tokens], 20), want)
+    assert torch.equal(greedy(model, list(tokens), 20), want)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_tensors_too_few_too_many_and_changed_layers_are_named():
 
     model = gpt(**KINDS["llama"])
     config, tensors = to_hugging_face(model)
-    with pytest.raises(ValueError, match="left.weight"):
+    with pytest.raises(ValueError, match=r"left\.weight"):
         from_hugging_face(config, {**tensors, "left.weight": torch.ones(1)})
     del tensors["model.layers.1.mlp.up_proj.weight"]
     with pytest.raises(ValueError, match=r"layers\.1\.mlp\.up_proj\.weight.*missing"):
@@ -265,7 +265,7 @@ def test_first_weights_are_those_of_gpt2():
     assert float(loss) == pytest.approx(np.log(V), rel=0.02)
 
 
-@every_kind
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
 def test_onnx_with_other_lengths_than_traced(kind, tmp_path: Path):
     import onnxruntime
 
@@ -283,7 +283,8 @@ def test_onnx_with_other_lengths_than_traced(kind, tmp_path: Path):
     for rows, length, held in ((3, 2, 9), (1, 1, 1), (2, 5, 0), (5, 1, 40), (1, 64, 0)):
         batch = batch_of(model, rows, length, held)
         want = model(**{name: torch.as_tensor(each) for name, each in batch.items()})
-        for name, have in zip(("text", "new"), session.run(["text", "new"], batch), strict=True):
+        # By place: in a graph an output may not be named as an input is.
+        for name, have in zip(("text", "new"), session.run(None, batch), strict=True):
             np.testing.assert_allclose(have, want[name].numpy(), atol=1e-5, rtol=0)
 
 

@@ -80,8 +80,9 @@ def from_hugging_face(
 
 def _gpt2_config(figures: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "architectures": [GPT2], "model_type": "gpt2", "vocab_size": figures["size"], "n_positions": figures["context"],
-        "n_embd": figures["width"], "n_layer": figures["layers"], "n_head": figures["heads"], "n_inner": figures["hidden"],
+        "architectures": [GPT2], "model_type": "gpt2", "vocab_size": figures["size"],
+        "n_positions": figures["context"], "n_embd": figures["width"], "n_layer": figures["layers"],
+        "n_head": figures["heads"], "n_inner": figures["hidden"],
         "activation_function": "gelu_new", "layer_norm_epsilon": figures["epsilon"], "resid_pdrop": figures["dropout"],
         "embd_pdrop": figures["dropout"], "attn_pdrop": figures["dropout"], "tie_word_embeddings": figures["tied"],
     }  # fmt: skip
@@ -118,7 +119,8 @@ def _of_gpt2(config: Mapping[str, Any]) -> dict[str, Any]:
         "layers": config["n_layer"], "width": config["n_embd"], "heads": config["n_head"], "kv_heads": config["n_head"],
         "context": config["n_positions"], "positions": "learned", "norm": "layer", "gated": False,
         "dropout": rates.pop(), "tied": config.get("tie_word_embeddings", True), "bias": True,
-        "hidden": config.get("n_inner") or 4 * config["n_embd"], "epsilon": config.get("layer_norm_epsilon", 1e-5), "theta": 10000.0,
+        "hidden": config.get("n_inner") or 4 * config["n_embd"], "theta": 10000.0,
+        "epsilon": config.get("layer_norm_epsilon", 1e-5),
     }  # fmt: skip
 
 
@@ -145,7 +147,8 @@ def _llama_config(figures: Mapping[str, Any]) -> dict[str, Any]:
         "architectures": [LLAMA], "model_type": "llama", "vocab_size": figures["size"], "hidden_size": figures["width"],
         "intermediate_size": figures["hidden"], "num_hidden_layers": figures["layers"],
         "num_attention_heads": figures["heads"], "num_key_value_heads": figures["kv_heads"],
-        "head_dim": figures["width"] // figures["heads"], "hidden_act": "silu", "max_position_embeddings": figures["context"],
+        "head_dim": figures["width"] // figures["heads"], "hidden_act": "silu",
+        "max_position_embeddings": figures["context"],
         "rms_norm_eps": figures["epsilon"], "rope_theta": figures["theta"],
         "rope_parameters": {"rope_type": "default", "rope_theta": figures["theta"]},
         "attention_bias": figures["bias"], "mlp_bias": figures["bias"], "attention_dropout": figures["dropout"],
@@ -157,21 +160,20 @@ def _to_llama(model: GPT) -> Iterator[tuple[str, Tensor]]:
     yield "model.embed_tokens.weight", model.tokens.weight.detach()
     for place, block in enumerate(model.blocks):
         for ours, theirs in LLAMA_LAYERS.items():
-            layer: Any = block.get_submodule(ours)
-            for kind, tensor in layer.named_parameters():
-                parts = tensor.detach().split(_sizes(ours, tensor.shape[0], block.attention.heads, block))
+            for kind, tensor in block.get_submodule(ours).named_parameters():
+                parts = tensor.detach().split(_sizes(model.figures, ours, tensor.shape[0]))
                 for name, part in zip(theirs, parts, strict=True):
                     yield f"model.layers.{place}.{name}.{kind}", part.contiguous()
-    yield "model.norm.weight", model.norm.weight.detach()
+    yield "model.norm.weight", model.norm.get_parameter("weight").detach()
     if not model.tied:
         yield "lm_head.weight", model.heads.weight.detach()
 
 
-def _sizes(ours: str, rows: int, heads: int, block: Any) -> list[int]:
+def _sizes(figures: Mapping[str, Any], ours: str, rows: int) -> list[int]:
     """How many rows of our one layer each of theirs is."""
     if ours == "attention.qkv":
-        each = rows // (heads + 2 * block.attention.kv_heads)
-        return [heads * each, block.attention.kv_heads * each, block.attention.kv_heads * each]
+        each = rows // (figures["heads"] + 2 * figures["kv_heads"])
+        return [figures["heads"] * each, figures["kv_heads"] * each, figures["kv_heads"] * each]
     return [rows // 2, rows // 2] if ours == "feed.up" else [rows]
 
 
