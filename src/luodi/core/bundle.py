@@ -13,7 +13,7 @@ import numpy as np
 from luodi.core.evidence import Evidence
 from luodi.core.form import Form
 from luodi.core.source import Data
-from luodi.core.spec import Arrays, Signature
+from luodi.core.spec import Arrays, Signature, Spec
 from luodi.core.step import NOT_STORED, Step
 from luodi.core.task import Task
 from luodi.core.thing import Json, ModelConfig
@@ -122,22 +122,32 @@ class Bundle:
         return replace(self, model=deepcopy(self.model), helpers=deepcopy(dict(self.helpers)))
 
     def signature(self) -> Signature:
-        """The named arrays of the model, from the fitted task."""
-        return Signature(inputs=self.task.inputs_specs(), outputs=self.task.outputs_specs())
+        """The named arrays of the model, from the fitted task; and the states that the model carries from call to
+        call, which it tells as `states`: state input -> (its spec, the output that goes on with it)."""
+        from luodi.core.predictor import HELD, START
+
+        states: Mapping[str, tuple[Spec, str]] = getattr(self.model, "states", {})
+        inputs, outputs = dict(self.task.inputs_specs()), dict(self.task.outputs_specs())
+        for name, (spec, after) in states.items():
+            inputs[name] = outputs[after] = spec
+            if HELD in spec.shape:
+                inputs[START] = Spec(kind="number", dtype="int64")
+        return Signature(inputs=inputs, outputs=outputs, state={name: after for name, (_, after) in states.items()})
 
     def predictor(self, form: str | None = None, *, threads: int = 1) -> Predictor:
         """The task with a form's forward; `form` defaults to the serving one."""
-        from luodi.core.predictor import Predictor, TorchForward
+        from luodi.core.predictor import Predictor, TorchForward, from_empty
 
         name = form or self.serving
         if name == "torch":
             assert self.model is not None, "this bundle was opened without its torch model"
-            return Predictor(self.task, TorchForward(self.model))
+            return Predictor(self.task, TorchForward(self.model), self.signature())
         from luodi.core.catalog import resolve
 
         chosen = self.forms[name]
         runtime: Any = resolve("runtimes", chosen.kind)
-        return Predictor(self.task, runtime.open(chosen.folder, chosen.properties, threads))
+        forward = from_empty(runtime.open(chosen.folder, chosen.properties, threads), chosen.signature)
+        return Predictor(self.task, forward, chosen.signature)
 
     def save(self, path: Path) -> Path:
         """Writes the folder aside and renames it into place; a kill at any moment leaves it whole or absent."""

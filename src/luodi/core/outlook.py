@@ -59,17 +59,31 @@ def outlook(
         with FlopCounterMode(display=False) as counter:
             model(**batch)
     parameters = sum(tensor.numel() for tensor in model.parameters())
-    two = rows.take([place % len(rows) for place in range(2)])
+    two = rows.take(_longest(rows, task))
     return Outlook(
         int(len(rows) * train), parameters, counter.get_total_flops() / 2, kept[0] // 2, threads, task, config,
         (task.encode(task.rows_to_requests(two)), task.truth(two)), int(len(rows) * validation), device,
     )  # fmt: skip
 
 
+def _longest(rows: Rows, task: Task) -> list[int]:
+    """Two rows: the first ones, or where an axis is free those with the longest texts."""
+    specs = task.inputs_specs()
+    free = any(isinstance(side, str) for spec in specs.values() for side in spec.shape)
+    texts = [name for name in rows.columns if name in specs] if free else []
+    sizes = [0] * len(rows)
+    for name in texts:
+        for place, cell in enumerate(rows.cells(name)):
+            sizes[place] += len(cell) if isinstance(cell, str | bytes) else 0
+    order = sorted(range(len(rows)), key=lambda place: -sizes[place])
+    return [order[place % len(rows)] for place in range(2)]
+
+
 def _blank(spec: Spec) -> Any:
     import torch
 
-    shape = [2, *(size if isinstance(size, int) else 16 for size in spec.shape)]  # two rows: norms need more than one
+    # Two rows: norms need more than one. A free axis as long as it may be.
+    shape = [2, *(size if isinstance(size, int) else spec.most or 16 for size in spec.shape)]
     return torch.zeros(shape, dtype=getattr(torch, spec.dtype))
 
 

@@ -47,7 +47,7 @@ def record(bundle: Bundle) -> Bundle:
     wires = [json.loads(json.dumps(bundle.task.write(r))) for r in bundle.task.examples(COUNT, seed=0)]
     arrays = bundle.task.encode([bundle.task.read(wire) for wire in wires])
     names = [*(["torch"] if bundle.model is not None else []), *bundle.forms]
-    outputs = {name: dict(bundle.predictor(name).forward(arrays)) for name in names}
+    outputs = {name: dict(bundle.task.kept(bundle.predictor(name).forward(arrays))) for name in names}
     for name, form_outputs in outputs.items():
         broken = [key for key, array in form_outputs.items() if not np.isfinite(array).all()]
         if broken:
@@ -78,7 +78,7 @@ def check(bundle: Bundle, forms: tuple[str, ...], where: str) -> None:
         if name not in golden.outputs:
             raise ParityError(f"{where}: there are no golden outputs of the form {name!r}")
         tolerance = torch_tolerance(bundle) if name == "torch" else bundle.forms[name].tolerance
-        found = drift(bundle.predictor(name).forward(arrays), golden.outputs[name])
+        found = drift(bundle.task.kept(bundle.predictor(name).forward(arrays)), golden.outputs[name])
         if not found <= tolerance:
             raise ParityError(
                 f"{where}: the {name} form drifts by {found:.2g} from its golden outputs (allowed {tolerance:.2g}); "

@@ -6,38 +6,45 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from torch import nn
 
     from luodi.core.flow import Flow, Piece
-    from luodi.core.spec import Arrays
+    from luodi.core.spec import Arrays, Signature, Spec
     from luodi.core.task import Answer, Forward, Request, Task
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A task and a forward, of whatever runtime."""
+    """A task and a forward, of whatever runtime; the signature says which states it carries on."""
 
     task: Task
     forward: Forward
+    signature: Signature | None = None
 
     def open(self) -> Flow:
         """A fresh flow of requests."""
-        return self.task.flow(self.forward)
+        return self.task.flow(self.forward, self.signature)
 
     def stream(self, requests: Sequence[Request]) -> Iterator[Piece]:
         """The pieces of all answers as they come; tickets are 0, 1, 2... in the order of the requests."""
         flow = self.open()
-        flow.add(requests)
-        while pieces := flow.step():
-            yield from pieces
+        waiting = set(flow.add(requests))
+        while waiting:
+            for piece in flow.step():
+                waiting -= {piece.ticket} if piece.done else set()
+                yield piece
 
     def __call__(self, requests: Sequence[Request]) -> list[Answer]:
         """All answers, in order: the stream, collected."""
         flow = self.open()
         answers: dict[int, Any] = dict.fromkeys(flow.add(requests))
-        while pieces := flow.step():
-            for piece in pieces:
+        waiting = set(answers)
+        while waiting:
+            for piece in flow.step():
+                waiting -= {piece.ticket} if piece.done else set()
                 answers[piece.ticket] = flow.join(answers[piece.ticket], piece.value)
         return list(answers.values())
 
@@ -56,3 +63,26 @@ class TorchForward:
             batch = {name: torch.as_tensor(array).to(self.device) for name, array in arrays.items()}
             outputs: Mapping[str, Any] = self.model(**batch)
             return {name: tensor.float().cpu().numpy() for name, tensor in outputs.items()}
+
+
+HELD = "held"  # the free axis of a state that grows: what is new is appended along it
+START = "start"  # how much of a growing state is real, for each row
+
+
+def from_empty(forward: Forward, signature: Signature) -> Forward:
+    """A forward that begins with empty states where it is given none: an exported form wants every input."""
+    if not signature.state:
+        return forward
+
+    def started(arrays: Arrays) -> Arrays:
+        rows = len(next(iter(arrays.values())))
+        blank = {name: empty(signature.inputs[name], rows) for name in signature.inputs if name not in arrays}
+        return forward({**blank, **arrays})
+
+    return started
+
+
+def empty(spec: Spec, rows: int, held: int = 0) -> np.ndarray:
+    """Zeros of a state, or of `start`."""
+    shape = (held if side == HELD else int(side) for side in spec.shape)
+    return np.zeros((rows, *shape), spec.dtype)

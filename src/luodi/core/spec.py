@@ -12,13 +12,18 @@ Arrays = Mapping[str, np.ndarray]  # named arrays, the first axis is the batch
 
 
 class Spec(BaseModel):
-    """Kind, shape without the batch axis (a name marks a free axis), size (classes, ids or channels), dtype."""
+    """Kind, shape without the batch axis (a name marks a free axis), size (classes, ids or channels), dtype.
+
+    Of free axes: `pad` fills them up to the longest row of a batch, `most` is how long they may be (0: not known).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["image", "tokens", "number", "category", "sequence", "audio", "state", "mask"]
     shape: tuple[int | str, ...] = ()
     size: int = 0
     dtype: str = "float32"
+    pad: int = 0
+    most: int = 0
 
 
 class Signature(BaseModel):

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 import luodi
 from luodi.core import atomic, catalog, parity
+from luodi.core.asset import assets_of
 from luodi.core.bundle import Bundle, Edit, Golden
 from luodi.core.errors import Damaged, LuodiError, nearest
 from luodi.core.evidence import Evidence
@@ -66,6 +67,8 @@ def _write(bundle: Bundle, folder: Path, card: str | None) -> None:
             atomic.link_or_copy(file, folder / "forms" / name / file.relative_to(form.folder))
     if bundle.golden is not None:
         _write_golden(bundle.golden, folder / "golden")
+    for asset in assets_of([bundle.task, bundle.config, [edit.step for edit in bundle.edits]]):
+        asset.keep(folder / "assets")
     for name, part in bundle.parts.items():
         save(part, folder / "parts" / name)
     _write_extras(folder, bundle.evidence, card)
@@ -209,6 +212,8 @@ def _read(path: Path, head: Mapping[str, Any], trust: Trust) -> Bundle:
     config: Any = make("models", head["config"], trust) if head["config"] is not None else None
     task: Any = make("tasks", head["task"], trust)
     edits = tuple(_read_edit(edit, trust) for edit in head["edits"])
+    for asset in assets_of([task, config, [edit.step for edit in edits]]):
+        asset.found(path / "assets")
     for form in head["forms"].values():
         if ":" in form["kind"]:
             trust.check(form["kind"])

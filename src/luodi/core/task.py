@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from luodi.core.spec import Arrays, Spec
+from luodi.core.spec import Arrays, Signature, Spec
 from luodi.core.thing import Json, ModelConfig, Thing
 
 if TYPE_CHECKING:
@@ -92,7 +92,11 @@ class Task(Thing):
         """One answer a row of the model's outputs."""
         raise NotImplementedError
 
-    def flow(self, forward: Forward) -> Flow:
+    def kept(self, outputs: Arrays) -> Arrays:
+        """What of a forward's outputs is kept with the golden requests: all, unless that would be very large."""
+        return outputs
+
+    def flow(self, forward: Forward, signature: Signature | None) -> Flow:
         """Requests in flight over a forward; by default one forward answers all that waits."""
         from luodi.core.flow import OneShot
 

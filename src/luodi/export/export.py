@@ -16,6 +16,7 @@ from luodi.core.predictor import TorchForward
 from luodi.core.step import Facts, Step
 from luodi.core.thing import ImportPath, WrongThing
 from luodi.export.tracing.drift import flips, largest_drift
+from luodi.export.tracing.states import with_states
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,10 +67,12 @@ class Export(Step):
         folder = run.out / "forms" / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+        signature = bundle.signature()
         examples = bundle.task.encode(bundle.task.examples(EXAMPLES, run.seed_for("export")))
+        examples = with_states(examples, signature, run)
         torch_forward = TorchForward(bundle.model.to("cpu"))
         calibration = self._rows(bundle, "train", run) if static else None
-        written = runtime.write(torch_forward.model, examples, bundle.signature(), folder, calibration)
+        written = runtime.write(torch_forward.model, examples, signature, folder, calibration)
         forward = runtime.open(folder, written.properties, run.threads)
         drift = on_examples = largest_drift(torch_forward, forward, examples)
         self._refuse_drift(drift, written.arithmetic)
@@ -78,7 +81,7 @@ class Export(Step):
         form = Form(
             kind=self.to,
             folder=folder,
-            signature=bundle.signature(),
+            signature=signature,
             arithmetic=written.arithmetic,
             tolerance=TOLERANCE.get(written.arithmetic) or flips(forward, examples, run.dice("nudge")),
             drift=drift,
@@ -114,4 +117,5 @@ class Export(Step):
         assert bundle.data is not None or "world" in bundle.task.gives, "int8 ranges need training rows"
         rows = None if bundle.data is None else bundle.data.splits.get(split) or bundle.data["train"]
         count = self.calibration if rows is None else min(self.calibration, len(rows))
-        return bundle.task.encode(bundle.task.samples(rows, count, run.at(split)))
+        arrays = bundle.task.encode(bundle.task.samples(rows, count, run.at(split)))
+        return with_states(arrays, bundle.signature(), run.at(split))

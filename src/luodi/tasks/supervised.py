@@ -95,7 +95,11 @@ class Supervised(Task):
         )
 
     def inputs_specs(self) -> dict[str, Spec]:
-        return {name + end: spec for name, field in self.inputs.items() for end, spec in field.specs().items()}
+        return {
+            name + end: spec.model_copy(update={"shape": tuple(_own_axis(name, side) for side in spec.shape)})
+            for name, field in self.inputs.items()
+            for end, spec in field.specs().items()
+        }
 
     def outputs_specs(self) -> dict[str, Spec]:
         found: dict[str, Spec] = {}
@@ -208,6 +212,11 @@ class Supervised(Task):
         for name in names:
             if name not in columns:
                 raise LuodiError(f"the data have no column {name!r}; {nearest(name, columns)}")
+
+
+def _own_axis(name: str, side: int | str) -> int | str:
+    """The free axis of a column: two texts of one request are not equally long."""
+    return f"{name}_{side}" if isinstance(side, str) else side
 
 
 class _BadCell(BadRequest):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from luodi.core.task import Task
     from luodi.train.loop.examples import Examples
     from luodi.train.loop.plan import Plan
-    from luodi.train.loop.sampler import Shuffled
+    from luodi.train.loop.slots import Sampler
 
 
 class Train(Step):
@@ -44,6 +44,7 @@ class Train(Step):
     learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = 1e-3  # auto: by a range test on a copy
     update: Annotated[Any, Slot("updates")] = Field("adamw", validate_default=True)  # how gradients move the weights
     schedule: Annotated[Any, Slot("schedules")] = Field("cosine", validate_default=True)  # how the learning rate goes
+    buckets: bool = True  # texts of like length in one batch, so that little is padding
     average: Annotated[Any, Slot("averages")] | None = None  # of the weights: validated, and kept at the end
     augment: tuple[Annotated[Any, Slot("augments")], ...] = ()  # random changes of the inputs, in order
     learn: Annotated[Any, Slot("scopes")] = Field("all", validate_default=True)  # which weights learn, at which rate
@@ -171,9 +172,11 @@ class Train(Step):
         from luodi.train.loop.changes import tensor_changes
         from luodi.train.loop.memory.thrift import Thrift
         from luodi.train.loop.plan import Plan
-        from luodi.train.loop.sampler import Shuffled
+        from luodi.train.loop.sampler import Bucketed, Shuffled
 
-        sampler = Shuffled(examples.count, run)
+        sampler: Sampler = Shuffled(examples.count, run)
+        if self.buckets and examples.sizes is not None:
+            sampler = Bucketed(examples.sizes, self.rows_per_update * run.world, run)
         workers = self.workers if self.workers != "auto" else self._fastest(examples, sampler, run)
         rate = 1.0 if self.learning_rate == "auto" else self.learning_rate  # auto: found with this plan, and put in it
         changes = tensor_changes(self.augment, task)
@@ -184,7 +187,7 @@ class Train(Step):
             Thrift(self.recompute, self.offload, exact),
         )  # fmt: skip
 
-    def _fastest(self, examples: Examples, sampler: Shuffled, run: Run) -> int:
+    def _fastest(self, examples: Examples, sampler: Sampler, run: Run) -> int:
         from luodi.train.loop.loading import fastest
 
         found, rates = fastest(examples, sampler.order(0).split(self.rows_per_forward), run.device)

@@ -1,0 +1,29 @@
+"""States for the examples that a model with a memory is traced and compared on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from luodi.core.predictor import HELD, START, empty
+from luodi.core.spec import Arrays, Signature
+
+if TYPE_CHECKING:
+    from luodi.core.run import Run
+
+LENGTH = 6  # of a growing state; rows hold 1 to so many
+
+
+def with_states(arrays: Arrays, signature: Signature, run: Run) -> Arrays:
+    """The arrays with random states beside them, as large as normal ones are; the same for a model without a memory."""
+    if not signature.state:
+        return arrays
+    rows, dice = len(next(iter(arrays.values()))), run.dice("states")
+    found = dict(arrays)
+    for name in signature.state:
+        shape = empty(signature.inputs[name], rows, LENGTH).shape
+        found[name] = dice.standard_normal(shape).astype(signature.inputs[name].dtype)
+    if any(HELD in signature.inputs[name].shape for name in signature.state):
+        found[START] = np.asarray(1 + dice.integers(0, LENGTH, rows), np.int64)
+    return found

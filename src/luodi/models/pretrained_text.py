@@ -1,0 +1,66 @@
+"""Text encoders of the transformers library."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from luodi.core.spec import Spec
+from luodi.models.layers.ends import Heads
+from luodi.models.layers.named import built, refuse_foreign
+from luodi.models.layers.whole_state import whole_state
+from luodi.models.layers.words import mean_of, texts_of
+
+
+class PretrainedText(nn.Module):
+    """A text encoder of the transformers library, made from the name of its class and its config, with own heads.
+
+    `architecture` is a base class (BertModel), `config` what its config.json holds. One text goes in; its tokens'
+    states are averaged (`mean`) or the first one is taken (`first`), `dropout` is a share 0..1 of them. The tensors are
+    named as in the library, behind `network.`. Nothing is downloaded. Raises ValueError for anything else.
+    """
+
+    packages = {"transformers": "hub"}
+
+    def __init__(
+        self,
+        inputs: dict[str, Spec],
+        outputs: dict[str, Spec],
+        *,
+        architecture: str,
+        config: dict,
+        pooling: Literal["mean", "first"] = "mean",
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        names = texts_of(inputs, "pretrained_text")
+        if len(names) != 1 or not 0 <= dropout < 1:
+            raise ValueError(f"pretrained_text takes one text and a dropout in [0, 1), got {names} and {dropout}")
+        refuse_foreign(config, "pretrained_text")
+        self.text, self.pooling = names[0], pooling
+        self.network = whole_state(_encoder(architecture, config))
+        if self.network.config.vocab_size < inputs[self.text].size:
+            raise ValueError(
+                f"pretrained_text: the texts have {inputs[self.text].size} tokens, the model knows "
+                f"{self.network.config.vocab_size}; they are not of one kind"
+            )
+        self.dropout = nn.Dropout(dropout)
+        self.heads = Heads(self.network.config.hidden_size, outputs)
+
+    def forward(self, **batch: Tensor) -> dict[str, Tensor]:
+        mask = batch[f"{self.text}_mask"]
+        states = self.network(input_ids=batch[self.text], attention_mask=mask).last_hidden_state
+        found = mean_of(states, mask) if self.pooling == "mean" else states[:, 0]
+        return self.heads(self.dropout(found))
+
+
+def _encoder(architecture: str, config: dict[str, Any]) -> nn.Module:
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES as KNOWN
+
+    kind = built(architecture, KNOWN, "text encoder")
+    given = kind.config_class.from_dict(config)
+    try:
+        return kind(given, add_pooling_layer=False)  # a layer that only the library's own heads use
+    except TypeError:
+        return kind(given)

@@ -1,0 +1,252 @@
+"""Language models: what comes next in a text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import exp, log
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import ValidationError, field_validator
+
+from luodi.core.errors import BadRequest, LuodiError, nearest
+from luodi.core.flow import MOST
+from luodi.core.spec import Arrays, Signature, Spec
+from luodi.core.task import Answer, Exam, Forward, Request, Task
+from luodi.core.thing import Json, Slot, WrongThing, problems_of
+from luodi.fields.text import AXIS, Text
+from luodi.tasks.generation.flow import Generation
+from luodi.tasks.generation.sampling import Sampling
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from luodi.core.predictor import Predictor
+    from luodi.core.rows import Rows
+    from luodi.core.run import Run
+
+KEPT = 2**24  # numbers of golden logits that are kept; of a large vocabulary, those of a few places
+WRITTEN = 16  # tokens of a representative request
+
+
+class Language(Task):
+    """Learns how texts of one column go on, and writes on from a prompt.
+
+    A request is {column: prompt} with the rules of sampling beside it (max_tokens, temperature, top_k, top_p, min_p,
+    repetition, seed, stop); `sampling` holds those that a request leaves out. An answer is {column: {"value": text,
+    "tokens": how many, "finish": "end", "stop" or "length"}}. Scored by the loss of each token given those before it.
+    """
+
+    gives: ClassVar[frozenset[str]] = frozenset({"loss"})
+
+    inputs: dict[str, Annotated[Text, Slot("fields")]]  # one column of text
+    sampling: Sampling = Sampling()
+
+    @field_validator("inputs")
+    @classmethod
+    def _one_text(cls, given: dict[str, Any]) -> dict[str, Any]:
+        if len(given) != 1 or not isinstance(next(iter(given.values())), Text):
+            raise ValueError("a language model learns one column, and it is a text")
+        ((name, field),) = given.items()
+        if field.tokens == "word":
+            wrong = "words lose what is between them: take character, bpe, unigram or pretrained"
+            raise WrongThing([((name, "tokens"), wrong)])
+        if name in Sampling.model_fields:
+            raise WrongThing([((name,), "is the name of a rule of sampling; name the column otherwise")])
+        return given
+
+    @property
+    def name(self) -> str:
+        """The column."""
+        return next(iter(self.inputs))
+
+    @property
+    def text(self) -> Text:
+        return self.inputs[self.name]
+
+    def fit(self, rows: Rows) -> Self:
+        self._check(rows)
+        return self.model_copy(update={"inputs": {self.name: self.text.fit(rows.cells(self.name))}})
+
+    def inputs_specs(self) -> dict[str, Spec]:
+        return {self.name + end: spec for end, spec in self.text.specs().items()}
+
+    def outputs_specs(self) -> dict[str, Spec]:
+        spec = self.text.specs()[""]
+        return {self.name: Spec(kind="tokens", shape=(AXIS, spec.size), size=spec.size)}
+
+    def read(self, wire: Json) -> Request:
+        if not isinstance(wire, Mapping):
+            raise BadRequest("", f"expected an object with {self.name}; got {type(wire).__name__}")
+        known = [self.name, *Sampling.model_fields]
+        unknown = [str(key) for key in wire if key not in known]
+        if unknown:
+            raise BadRequest(unknown[0], f"unknown key; {nearest(unknown[0], known)}")
+        if self.name not in wire:
+            raise BadRequest(self.name, "missing: the text to go on from")
+        try:
+            text = self.text.read(wire[self.name])
+        except BadRequest as error:
+            raise BadRequest(self.name, error.message) from error
+        return self._request(text, self._rules({key: wire[key] for key in wire if key != self.name}))
+
+    def write(self, request: Request) -> Json:
+        return {self.name: request["text"], **request["rules"].model_dump(mode="json")}
+
+    def encode(self, requests: Sequence[Request]) -> Arrays:
+        arrays = self.text.padded([request["prompt"] for request in requests])
+        return {self.name + end: array for end, array in arrays.items()}
+
+    def rows_to_requests(self, rows: Rows) -> list[Request]:
+        """Whole texts: nothing is written on."""
+        self._check(rows)
+        rules = self.sampling.model_copy(update={"max_tokens": 0})
+        return [self._request(text, rules) for text in self._texts(rows)]
+
+    def truth(self, rows: Rows) -> Arrays:
+        return {}  # the next tokens are in the inputs
+
+    def loss(
+        self, model: nn.Module, batch: Mapping[str, Tensor], truth: Mapping[str, Tensor]
+    ) -> Mapping[str, tuple[Tensor, Tensor, float]]:
+        from torch.nn import functional
+
+        ids, mask = batch[self.name], batch[f"{self.name}_mask"]
+        logits = model(**batch)[self.name][:, :-1]
+        there = mask[:, 1:].to(logits.dtype)
+        losses = functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+        return {self.name: ((losses.view(there.shape) * there).sum(1), there.sum(1), 1.0)}
+
+    def decode(self, outputs: Arrays) -> list[Answer]:
+        """What is likeliest after each place that the outputs hold."""
+        cutter = self.text.cutter
+        best = outputs[self.name].argmax(axis=2)
+        return [{self.name: {"value": cutter.text(ids.tolist()), "tokens": len(ids)}} for ids in best]
+
+    def kept(self, outputs: Arrays) -> Arrays:
+        logits = outputs[self.name]
+        most = max(2, KEPT // max(logits.shape[0] * logits.shape[2], 1))
+        if logits.shape[1] <= most:
+            return outputs
+        places = np.linspace(0, logits.shape[1] - 1, most).astype(np.int64)
+        return {**outputs, self.name: logits[:, places]}
+
+    def flow(self, forward: Forward, signature: Signature | None) -> Generation:
+        return Generation(self.name, self.text, forward, signature)
+
+    def samples(self, rows: Rows | None, count: int, run: Run) -> list[Request]:
+        if rows is None or not len(rows):
+            return self.examples(count, run.seed_for("samples"))
+        order = np.resize(run.dice("samples").permutation(len(rows)), count)
+        rules = self.sampling.model_copy(update={"max_tokens": min(WRITTEN, self.sampling.max_tokens)})
+        return [self._request(text[: len(text) // 2], rules) for text in self._texts(rows.take(order))]
+
+    def examples(self, count: int, seed: int) -> list[Request]:
+        most = max(4, min(self.text.length, KEPT // max(count * self.text.cutter.size, 1)))
+        short = self.text.model_copy(update={"length": min(most, 64)})
+        rules = Sampling(max_tokens=8, seed=seed % 2**63)
+        found = [self._request(text, rules) for text in short.example(count, seed)]
+        return [{**request, "prompt": request["prompt"][: most]} for request in found]
+
+    def examine(self, predict: Predictor, rows: Rows | None, seconds: float) -> Exam:
+        if rows is None or not len(rows):
+            raise LuodiError("a language model is scored on held-out texts; there are none (add data and `split`)")
+        began, found = perf_counter(), []
+        for start in range(0, len(rows), MOST):
+            part = rows.take(np.arange(start, min(start + MOST, len(rows))))
+            requests = self.rows_to_requests(part)
+            arrays = self.encode(requests)
+            sums = _scored(predict.forward(arrays)[self.name], arrays[self.name], arrays[f"{self.name}_mask"])
+            sizes = [len(request["text"].encode()) for request in requests]
+            found.append(np.column_stack([*sums, sizes]))
+            if perf_counter() - began >= seconds:
+                break
+        table = np.concatenate(found)
+        columns = {f"{self.name}.{part}": table[:, at] for at, part in enumerate(("loss", "right", "tokens", "bytes"))}
+        return Exam(rows.ids[: len(table)], columns)
+
+    def score(self, exam: Exam) -> dict[str, float]:
+        sums = {part: float(exam.columns[f"{self.name}.{part}"].sum()) for part in ("loss", "right", "tokens", "bytes")}
+        tokens = sums["tokens"] or float("nan")
+        loss = sums["loss"] / tokens
+        found = {
+            "loss": loss,
+            "perplexity": exp(loss) if loss < 700 else float("inf"),
+            "bits_per_byte": sums["loss"] / log(2) / (sums["bytes"] or float("nan")),
+            "accuracy": sums["right"] / tokens,
+        }
+        return {f"{self.name}.{metric}": value for metric, value in found.items()}
+
+    def metrics(self) -> dict[str, Literal["higher", "lower"]]:
+        ways: dict[str, Literal["higher", "lower"]] = {
+            "loss": "lower", "perplexity": "lower", "bits_per_byte": "lower", "accuracy": "higher",
+        }  # fmt: skip
+        return {f"{self.name}.{metric}": way for metric, way in ways.items()}
+
+    def wire_schema(self) -> dict[str, Json]:
+        rules = Sampling.model_json_schema()["properties"]
+        rules = {name: {key: part[key] for key in part if key != "title"} for name, part in rules.items()}
+        answer = {
+            "type": "object",
+            "properties": {
+                "value": {"type": "string"},
+                "tokens": {"type": "integer"},
+                "finish": {"type": "string", "enum": ["end", "stop", "length"]},
+            },
+            "required": ["value", "tokens", "finish"],
+        }
+        request = {self.name: self.text.wire_schema(), **rules}
+        return {
+            "request": {
+                "type": "object", "properties": request, "required": [self.name], "additionalProperties": False,
+            },
+            "answer": {"type": "object", "properties": {self.name: answer}, "required": [self.name]},
+        }  # fmt: skip
+
+    def _request(self, text: str, rules: Sampling) -> dict[str, Any]:
+        return {"text": text, "rules": rules, "prompt": self._prompt(text, whole=rules.max_tokens == 0)}
+
+    def _prompt(self, text: str, *, whole: bool) -> list[int]:
+        """A text's ids with its start mark; a whole text is ended and cut to `length`, of a prompt the end is kept."""
+        field, cutter = self.text, self.text.cutter
+        framed = field.tokens == "pretrained" or field.marks
+        before, after = cutter.frame if framed else ((), ())
+        (ids,) = cutter.ids([field.settled(text)])
+        if whole:
+            end = list(after) or list(cutter.ends[:1] if framed else ())
+            return [*before, *ids, *end][: field.length] or [1]
+        room = field.length - len(before) - 1
+        return [*before, *ids[max(len(ids) - room, 0) :]] or [1]
+
+    def _rules(self, given: Mapping[str, Any]) -> Sampling:
+        if not given:
+            return self.sampling
+        try:
+            return Sampling.model_validate({**self.sampling.model_dump(), **given})
+        except ValidationError as error:
+            at, what = problems_of(error, Sampling)[0]
+            raise BadRequest(".".join(map(str, at)), what) from error
+
+    def _texts(self, rows: Rows) -> list[str]:
+        found: list[str] = []
+        for cell in rows.cells(self.name):
+            try:
+                found.append(self.text.read(cell))
+            except BadRequest as error:
+                raise BadRequest(self.name, f"row {len(found)}: {error.message}") from error
+        return found
+
+    def _check(self, rows: Rows) -> None:
+        if self.name not in rows.columns:
+            raise LuodiError(f"the data have no column {self.name!r}; {nearest(self.name, rows.columns)}")
+
+
+def _scored(logits: np.ndarray, ids: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(summed losses, tokens foretold, tokens) of each row; the first token of a text is given."""
+    logits, truth, there = logits[:, :-1], ids[:, 1:], mask[:, 1:].astype(np.float64)
+    best = logits.max(axis=2, keepdims=True) if logits.shape[1] else logits
+    sums = np.log(np.exp(logits - best).sum(axis=2, dtype=np.float64)) + best[..., 0]
+    chosen = np.take_along_axis(logits, truth[..., None], axis=2)[..., 0]
+    right = (logits.argmax(axis=2) == truth) if logits.shape[1] else there
+    return ((sums - chosen) * there).sum(1), (right * there).sum(1), there.sum(1)
