@@ -27,6 +27,20 @@ from luodi.core.thing import dump
 
 DIGITS = {"supervised": {"inputs": {"image": {"image": {"size": 28, "channels": 1}}}, "targets": {"label": "category"}}}
 CONVNET = {"convnet": {"widths": [4, 8], "hidden": 16}}
+REVIEWS = {
+    "supervised": {
+        "inputs": {"text": {"text": {"tokens": "character", "length": 24, "vocabulary": 500}}},
+        "targets": {"label": "category"},
+    }
+}
+BILSTM = {"bilstm": {"width": 8, "hidden": 8}}
+LANGUAGE = {
+    "language": {
+        "inputs": {"text": {"text": {"tokens": "character", "length": 24, "vocabulary": 200, "marks": True}}},
+        "sampling": {"max_tokens": 8},
+    }
+}
+GPT = {"gpt": {"layers": 2, "width": 16, "heads": 2, "kv_heads": 1, "context": 24}}
 MLP = {"mlp": {"hidden": [16]}}
 
 
@@ -130,6 +144,27 @@ def number_system(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Syst
     source = kept_as_parquet(rows, tmp_path_factory.mktemp("rows") / "diabetes.parquet")
     rows = open_source(source, cache)
     return System("numbers, mlp", column_task(rows, "progression", "number"), MLP, source, rows)
+
+
+@pytest.fixture(scope="session")
+def reviews(cache: Path) -> Rows:
+    """600 Chinese reviews, each only once."""
+    rows = open_source({"sample": {"name": "reviews_zh"}}, cache)
+    _, first = np.unique(np.asarray(rows.column("text"), object).astype(str), return_index=True)
+    return rows.take(np.random.default_rng(0).permutation(first)[:600])
+
+
+@pytest.fixture(scope="session")
+def text_system(reviews: Rows, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> System:
+    source = kept_as_parquet(reviews, tmp_path_factory.mktemp("rows") / "reviews.parquet")
+    return System("texts, bilstm", REVIEWS, BILSTM, source, open_source(source, cache))
+
+
+@pytest.fixture(scope="session")
+def language_system(reviews: Rows, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> System:
+    rows = Rows(reviews.table.select(["text"]))
+    source = kept_as_parquet(rows, tmp_path_factory.mktemp("rows") / "texts.parquet")
+    return System("language, gpt", LANGUAGE, GPT, source, open_source(source, cache))
 
 
 @pytest.fixture(scope="session")

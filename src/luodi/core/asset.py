@@ -20,6 +20,12 @@ class Asset(BaseModel):
     _held: bytes | None = PrivateAttr(None)
     _path: Path | None = PrivateAttr(None)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Asset) and self.sha256 == other.sha256  # wherever either of them lies
+
+    def __hash__(self) -> int:
+        return hash(self.sha256)
+
     @classmethod
     def of(cls, content: bytes) -> Asset:
         """The asset of this content, held in memory until a bundle is saved."""

@@ -126,4 +126,4 @@ class Progress:
 
 def counted(batches: Sequence[Pair]) -> int:
     """The examples of some batches."""
-    return sum(len(next(iter(truth.values()))) for _, truth in batches)
+    return sum(len(next(iter(inputs.values()))) for inputs, _ in batches)
