@@ -210,7 +210,7 @@ def gguf_file(values: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> b
 def gemma_file() -> tuple[bytes, dict[str, np.ndarray]]:
     sizes = {"block_count": 7, "embedding_length": 16, "feed_forward_length": 24, "attention.head_count": 2,
              "attention.head_count_kv": 1, "attention.key_length": 8, "context_length": 64, "rope.freq_base": 1e6,
-             "attention.sliding_window": 4}  # fmt: skip
+             "attention.sliding_window": 4, "attention.layer_norm_rms_epsilon": 1e-6}  # fmt: skip
     values: dict[str, Any] = {f"gemma3.{name}": size for name, size in sizes.items()}
     values |= {f"tokenizer.ggml.{name}_token_id": at for at, name in enumerate(("padding", "eos", "bos", "unknown"))}
     values |= {"tokenizer.ggml.tokens": list(TOKENS), "tokenizer.ggml.token_type": list(TOKENS.values())}
@@ -239,6 +239,7 @@ def test_a_gguf_file_becomes_a_gemma(tmp_path: Path) -> None:
     assert torch.equal(state["model.layers.2.post_feedforward_layernorm.weight"], norm)
     assert torch.equal(state["lm_head.weight"], state["model.embed_tokens.weight"])
     assert [at for at, kind in enumerate(model.config.layer_types) if kind == "full_attention"] == [5]
+    assert model.config.rms_norm_eps == 1e-6
     assert model.config.rope_parameters["full_attention"]["rope_theta"] == 1e6
     made = AutoTokenizer.from_pretrained(tmp_path)
     ids = made("abc abc\n\n你é")["input_ids"]

@@ -164,7 +164,7 @@ def write(raw: bytes, folder: Path) -> None:
         "architectures": ["BertModel"], "model_type": "bert", "dtype": "float32", "vocab_size": sizes["rows"],
         "hidden_size": sizes["width"], "num_hidden_layers": sizes["layers"], "num_attention_heads": sizes["heads"],
         "intermediate_size": sizes["inner"], "max_position_embeddings": sizes["positions"],
-        "type_vocab_size": sizes["kinds"], "layer_norm_eps": 1e-12, "hidden_act": "gelu",
+        "type_vocab_size": sizes["kinds"], "layer_norm_eps": float(f"{file.eps:.6g}"), "hidden_act": "gelu",
         "pad_token_id": file.special["<pad>"], "bos_token_id": file.special["<s>"],
         "eos_token_id": file.special["</s>"],
     }  # fmt: skip

@@ -34,6 +34,7 @@ def config(file: GGUF) -> dict[str, Any]:
     """What transformers' Gemma3ForCausalLM is built from."""
     given = {name.removeprefix("gemma3."): value for name, value in file.values.items()}
     layers, special = given["block_count"], "tokenizer.ggml.{}_token_id".format
+    eps = float(f"{given['attention.layer_norm_rms_epsilon']:.6g}")  # a float32 of the file: 1e-6 again
     kinds = ["full_attention" if (at + 1) % EVERY == 0 else "sliding_attention" for at in range(layers)]
     return {
         "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "dtype": "bfloat16",
@@ -42,7 +43,7 @@ def config(file: GGUF) -> dict[str, Any]:
         "num_attention_heads": given["attention.head_count"],
         "num_key_value_heads": given["attention.head_count_kv"], "head_dim": given["attention.key_length"],
         "query_pre_attn_scalar": given["attention.key_length"], "max_position_embeddings": given["context_length"],
-        "rms_norm_eps": 1e-6, "rope_theta": given["rope.freq_base"], "rope_local_base_freq": 10000.0,
+        "rms_norm_eps": eps, "rope_theta": given["rope.freq_base"], "rope_local_base_freq": 10000.0,
         "sliding_window": given["attention.sliding_window"], "layer_types": kinds, "attention_bias": False,
         "attention_dropout": 0.0, "hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": True,
         "bos_token_id": given[special("bos")], "eos_token_id": given[special("eos")],
