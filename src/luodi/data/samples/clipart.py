@@ -13,7 +13,7 @@ import pyarrow as pa
 from PIL import Image
 
 from luodi.data.reading.kept import bytes_type
-from luodi.data.samples.pinned import Sample
+from luodi.data.samples.package import Sample
 
 LONGEST = 96  # pixels of a kept picture's longer side: 25 MB in all instead of 130
 LARGEST = 40_000_000  # pixels; sixteen pictures have up to 623 million, gigabytes once decoded
@@ -62,11 +62,11 @@ def pixels(png: bytes) -> int:
     return width * height
 
 
-def small(png: bytes) -> Image.Image:
-    """On white, RGB, at most `LONGEST` pixels a side."""
+def small(png: bytes, longest: int = LONGEST) -> Image.Image:
+    """On white, RGB, at most `longest` pixels a side."""
     with Image.open(io.BytesIO(png), formats=("PNG",)) as opened:
         image = opened.convert("RGBA")
-    image.thumbnail((LONGEST, LONGEST), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    image.thumbnail((longest, longest), Image.Resampling.BICUBIC, reducing_gap=3.0)
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 

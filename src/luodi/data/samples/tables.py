@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-from collections.abc import Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,10 @@ from PIL import Image
 from luodi.data.reading.kept import bytes_type
 from luodi.data.reading.png import png
 from luodi.data.samples.clipart import clipart
-from luodi.data.samples.pinned import Sample
+from luodi.data.samples.package import Sample
+from luodi.data.samples.pairs import cldr, handbook
+from luodi.data.samples.stamps import stamps
+from luodi.data.samples.texts import poems, reviews, rotten, scenes, tabbed, tagged
 from luodi.data.sources.hub import Hub
 
 
@@ -27,12 +29,8 @@ def table_of(name: str, sample: Sample, files: Mapping[str, bytes]) -> pa.Table:
         table = _digits(sample, *files.values())
     elif name == "fashion_mnist":
         table = _fashion(sample, files)
-    elif name == "openclipart":
-        table = clipart(sample, files)
-    elif name == "diabetes":
-        table = _diabetes(sample, files)
-    elif name == "reviews_zh":
-        table = _reviews(sample, files)
+    elif name in READERS:
+        table = READERS[name](sample, files)
     else:
         table = _labelled(sample, *files.values())
     assert table.num_rows == sample.rows, f"{name}: {table.num_rows} rows, pinned {sample.rows}"
@@ -92,10 +90,17 @@ def _diabetes(sample: Sample, files: Mapping[str, bytes]) -> pa.Table:
     return pa.table({name: pa.array(cells[:, at]) for at, name in enumerate(sample.columns)})
 
 
-def _reviews(sample: Sample, files: Mapping[str, bytes]) -> pa.Table:
-    """A file a label, a review a line; empty lines are none."""
-    cells = [[line.strip() for line in file.decode().split("\n") if line.strip()] for file in files.values()]
-    labels = [label for label, lines in zip(sample.labels, cells, strict=True) for _ in lines]
-    return pa.table(
-        {"text": pa.array(list(chain.from_iterable(cells)), pa.string()), "label": pa.array(labels, pa.string())}
-    )
+READERS: dict[str, Callable[[Sample, Mapping[str, bytes]], pa.Table]] = {
+    "openclipart": clipart,
+    "diabetes": _diabetes,
+    "reviews_zh": reviews,
+    "rotten_tomatoes": rotten,
+    "newsgroups": tabbed,
+    "reuters_r8": tabbed,
+    "shakespeare": scenes,
+    "tang_poems": poems,
+    "peoples_daily": tagged,
+    "cldr_pairs": cldr,
+    "debian_handbook": handbook,
+    "stamps": stamps,
+}

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from luodi.data.samples.package import Package
 from luodi.data.samples.packages import members
-from luodi.data.samples.pinned import Package
 
 if TYPE_CHECKING:
     from torch import Tensor

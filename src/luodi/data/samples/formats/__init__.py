@@ -1,0 +1,1 @@
+"""Files of published networks: their bytes as tensors and tokenizers."""
