@@ -30,7 +30,9 @@ class BiLSTM(nn.Module):
     ) -> None:
         super().__init__()
         if min(width, hidden, layers) < 1 or not 0 <= dropout < 1:
-            raise ValueError(f"bilstm: sizes are at least 1, dropout in [0, 1), got {width}, {hidden}, {layers}, {dropout}")
+            raise ValueError(
+                f"bilstm: sizes are at least 1, dropout in [0, 1), got {width}, {hidden}, {layers}, {dropout}"
+            )
         self.names = texts_of(inputs, "bilstm")
         self.tables = nn.ModuleList(nn.Embedding(inputs[name].size, width) for name in self.names)
         self.encoders = nn.ModuleList(Recurrent(width, hidden, layers) for _ in self.names)

@@ -30,7 +30,9 @@ class EmbeddingBag(nn.Module):
     ) -> None:
         super().__init__()
         if width < 1 or any(size < 1 for size in hidden) or not 0 <= dropout < 1:
-            raise ValueError(f"embedding_bag: widths are at least 1, dropout in [0, 1), got {width}, {hidden}, {dropout}")
+            raise ValueError(
+                f"embedding_bag: widths are at least 1, dropout in [0, 1), got {width}, {hidden}, {dropout}"
+            )
         self.names = texts_of(inputs, "embedding_bag")
         self.tables = nn.ModuleList(nn.Embedding(inputs[name].size, width) for name in self.names)
         layers: list[nn.Module] = [nn.Dropout(dropout)]

@@ -39,14 +39,15 @@ class PretrainedText(nn.Module):
             raise ValueError(f"pretrained_text takes one text and a dropout in [0, 1), got {names} and {dropout}")
         refuse_foreign(config, "pretrained_text")
         self.text, self.pooling = names[0], pooling
-        self.network = whole_state(_encoder(architecture, config))
-        if self.network.config.vocab_size < inputs[self.text].size:
+        network: Any = _encoder(architecture, config)
+        self.network, known = whole_state(network), network.config
+        if known.vocab_size < inputs[self.text].size:
             raise ValueError(
                 f"pretrained_text: the texts have {inputs[self.text].size} tokens, the model knows "
-                f"{self.network.config.vocab_size}; they are not of one kind"
+                f"{known.vocab_size}; they are not of one kind"
             )
         self.dropout = nn.Dropout(dropout)
-        self.heads = Heads(self.network.config.hidden_size, outputs)
+        self.heads = Heads(known.hidden_size, outputs)
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
         mask = batch[f"{self.text}_mask"]

@@ -147,7 +147,7 @@ class Language(Task):
         short = self.text.model_copy(update={"length": min(most, 64)})
         rules = Sampling(max_tokens=8, seed=seed % 2**63)
         found = [self._request(text, rules) for text in short.example(count, seed)]
-        return [{**request, "prompt": request["prompt"][: most]} for request in found]
+        return [{**request, "prompt": request["prompt"][:most]} for request in found]
 
     def examine(self, predict: Predictor, rows: Rows | None, seconds: float) -> Exam:
         if rows is None or not len(rows):

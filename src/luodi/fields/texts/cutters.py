@@ -18,9 +18,14 @@ SPECIAL = (PAD, UNKNOWN, START, END)  # the first ids of what is learned here
 class Cutter(Protocol):
     """Texts to ids and back. `frame` is what goes before and after a text, `ends` are the ids that end one."""
 
-    pad: int
-    frame: tuple[Sequence[int], Sequence[int]]
-    ends: tuple[int, ...]
+    @property
+    def pad(self) -> int: ...
+
+    @property
+    def frame(self) -> tuple[Sequence[int], Sequence[int]]: ...
+
+    @property
+    def ends(self) -> tuple[int, ...]: ...
 
     @property
     def size(self) -> int: ...
@@ -65,7 +70,9 @@ class Listed:
         return [[known.get(unit, 1) for unit in cut(text)] for text in texts]
 
     def text(self, ids: Sequence[int]) -> str:
-        found = [self.units[token] if token != 1 else "\N{REPLACEMENT CHARACTER}" for token in ids if token not in (0, 2, 3)]
+        found = [
+            self.units[token] if token != 1 else "\N{REPLACEMENT CHARACTER}" for token in ids if token not in (0, 2, 3)
+        ]
         return (" " if self.whole else "").join(found)
 
     def unit(self, token: int) -> str:

@@ -127,9 +127,7 @@ class Generation:
         shown, stopped = whole_part(text, writing.rules.stop)
         if stopped:
             writing.finish = "stop"
-        elif writing.finish:
-            shown = text
-        elif self._over(writing):
+        elif writing.finish or self._over(writing):
             shown = text
         shown = shown if shown.startswith(writing.shown) else writing.shown
         more, writing.shown = shown[len(writing.shown) :], shown

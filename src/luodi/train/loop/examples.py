@@ -82,7 +82,9 @@ class Held:
     @property
     def sizes(self) -> Tensor | None:
         """How much of all free axes each row fills, None where every row is equally long."""
-        return sum(self.lengths.values()) if self.lengths else None  # ty: ignore[invalid-return-type]
+        import torch
+
+        return torch.stack(list(self.lengths.values())).sum(0) if self.lengths else None
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,7 @@ def sizes_of(task: Task, rows: Rows) -> Tensor | None:
     found = []
     for at in range(0, len(rows), CHUNK):
         inputs, _ = _encode(task, rows.take(np.arange(at, min(at + CHUNK, len(rows)))))
-        found.append(sum(lengths_of(task, inputs).values()))
+        found.append(torch.stack(list(lengths_of(task, inputs).values())).sum(0))
     return torch.cat(found)
 
 
