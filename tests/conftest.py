@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+
+# One thread a process: several test processes share the cores, and threads that wait for a core turn in circles.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping

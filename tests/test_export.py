@@ -279,3 +279,20 @@ def test_the_file_names_no_folder_of_this_machine(table: Bundle) -> None:
             content = file.read_bytes()
             assert b"site-packages" not in content
             assert str(Path.cwd()).encode() not in content
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the signal stack of Linux")
+def test_a_signal_after_openvino_does_not_end_the_process(table: Bundle) -> None:
+    script = (
+        "import faulthandler, gc, os, signal, sys\nfrom pathlib import Path\nfrom luodi.core.catalog import resolve\n"
+        "from luodi.export.tracing.signals import _Stack, ctypes\nfaulthandler.enable()\n"
+        "heard = []\nsignal.signal(signal.SIGUSR1, lambda *_: heard.append(1))\n"
+        "def where():\n    stack = _Stack()\n    ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack))\n"
+        "    return stack.start, stack.size\n"
+        "before = where()\nforward = resolve('runtimes', 'openvino').open(Path(sys.argv[1]), {}, 1)\n"
+        "assert where() == before, (where(), before)\ndel forward\ngc.collect()\n"
+        "os.kill(os.getpid(), signal.SIGUSR1)\nprint(heard, where() == before)"
+    )
+    folder = str(table.forms["openvino"].folder)
+    found = subprocess.run([sys.executable, "-c", script, folder], capture_output=True, text=True, check=False)
+    assert found.stdout == "[1] True\n", (found.returncode, found.stderr)

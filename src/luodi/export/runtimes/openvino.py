@@ -57,8 +57,11 @@ class Openvino(Runtime):
         openvino = require("openvino", "openvino")
         if unknown := sorted(properties.keys() - EXACT.keys()):  # others make OpenVINO write files or load libraries
             raise Damaged(f"{folder}: OpenVINO is told {unknown}, which luodi never writes; allowed: {sorted(EXACT)}")
+        from luodi.export.tracing.signals import signal_stack_kept
+
         settings = {**properties, **LATENCY, "INFERENCE_NUM_THREADS": str(threads)}
-        compiled = openvino.Core().compile_model(folder / FILE, "CPU", settings)
+        with signal_stack_kept():
+            compiled = openvino.Core().compile_model(folder / FILE, "CPU", settings)
         return _Forward(compiled, openvino.Tensor)
 
 
@@ -105,6 +108,7 @@ def _quantise(graph: Any, calibration: Arrays) -> Any:
     digits.
     """
     from luodi.export.tracing.quiet import unreported, without_bars
+    from luodi.export.tracing.signals import signal_stack_kept
 
     with unreported():
         nncf = require("nncf", "openvino")
@@ -114,7 +118,7 @@ def _quantise(graph: Any, calibration: Arrays) -> Any:
     rows = len(next(iter(calibration.values())))
     batches = [{name: array[row : row + 1] for name, array in calibration.items()} for row in range(rows)]
     joins = [node.get_friendly_name() for node in graph.get_ops() if _joins_inputs(node)]
-    with without_bars():
+    with without_bars(), signal_stack_kept():
         return nncf.quantize(
             graph,
             nncf.Dataset(batches),
