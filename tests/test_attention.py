@@ -139,6 +139,11 @@ def test_grouped_queries_are_those_of_sdpa(kv_heads, causal):
     near(products(q, k, v), want)
 
 
+def rotated(x: Tensor, turn: Any) -> Tensor:
+    """With heads before time, as transformers has it."""
+    return turned(x.transpose(1, 2), turn).transpose(1, 2)
+
+
 def test_rotary_positions_are_those_of_llama():
     from transformers.models.llama.configuration_llama import LlamaConfig
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
@@ -150,11 +155,13 @@ def test_rotary_positions_are_those_of_llama():
     places = torch.tensor([[0, 1, 2, 3, 4, 5, 6, 7, 8], [100, 101, 102, 103, 104, 105, 106, 107, 108]])
     turn = rotation(places, 16, 500.0)
     cosines, sines = LlamaRotaryEmbedding(config)(q, places)
-    for have, want in zip((turned(q, turn), turned(k, turn)), apply_rotary_pos_emb(q, k, cosines, sines), strict=True):
+    for have, want in zip(
+        (rotated(q, turn), rotated(k, turn)), apply_rotary_pos_emb(q, k, cosines, sines), strict=True
+    ):
         near(have, want)
     # The scores say how far two tokens are apart, not where they are.
     from_zero = rotation(places[0], 16, 500.0)
-    moved, still = (turned(q, at) @ turned(k, at).mT / sqrt(16) for at in (turn, from_zero))
+    moved, still = (rotated(q, at) @ rotated(k, at).mT / sqrt(16) for at in (turn, from_zero))
     near(moved[1], still[1])
 
 

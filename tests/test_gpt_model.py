@@ -20,7 +20,7 @@ V = 37
 TEXT = {"text": Spec(kind="tokens", shape=("length",), size=V, dtype="int64")}
 LOGITS = {"text": Spec(kind="tokens", shape=("length", V), size=V)}
 KINDS: dict[str, dict[str, Any]] = {
-    "gpt2": {"positions": "learned", "norm": "layer", "bias": True},
+    "gpt2": {"positions": "learned", "norm": "layer", "bias": True, "activation": "gelu_tanh"},
     "llama": {"positions": "rotary", "norm": "rms", "gated": True, "kv_heads": 2, "tied": False},
     "plain": {"positions": "sinusoidal", "norm": "rms", "kv_heads": 1},
 }
@@ -66,7 +66,8 @@ def theirs(config: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
     ("architecture", "figures"),
     [
         ("GPT2LMHeadModel", KINDS["gpt2"]),
-        ("GPT2LMHeadModel", {"bias": False, "tied": False, "hidden": 48, "epsilon": 1e-3}),
+        ("GPT2LMHeadModel", {"bias": False, "tied": False, "hidden": 48, "epsilon": 1e-3, "activation": "gelu"}),
+        ("GPT2LMHeadModel", {"activation": "relu"}),
         ("LlamaForCausalLM", KINDS["llama"]),
         ("LlamaForCausalLM", {**KINDS["llama"], "bias": True, "tied": True, "theta": 500.0, "epsilon": 1e-3}),
         ("LlamaForCausalLM", {**KINDS["llama"], "kv_heads": None, "hidden": 40}),
@@ -116,7 +117,7 @@ def test_what_they_do_not_have_is_named(field, figures):
 @pytest.mark.parametrize(
     ("kind", "change"),
     [
-        ("gpt2", {"activation_function": "relu"}),
+        ("gpt2", {"activation_function": "silu"}),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
         ("gpt2", {"resid_pdrop": 0.3}),
         ("gpt2", {"architectures": ["GPTJForCausalLM"]}),

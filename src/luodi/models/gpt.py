@@ -20,10 +20,11 @@ class GPT(nn.Module):
     """A decoder-only Transformer that says what comes next, in the manner of GPT-2 or of Llama.
 
     One input of tokens (batch, time) int64, and logits (batch, time, vocabulary) under the same name; a mask beside it
-    is not needed, since what is padded comes last. `kv_heads` below `heads` shares keys and values, `gated` is SwiGLU,
-    else GELU (tanh); `hidden` 0 is 4 times the width, gated 8/3. `tied` uses the table of tokens for the logits too.
-    With `past` (batch, layers, 2, kv_heads, held, head width), of which the first `start` (batch,) of each row are
-    real, the tokens come after these, and `new` holds their own keys and values. Raises ValueError for other inputs.
+    is not needed, since what is padded comes last. `kv_heads` below `heads` shares keys and values, `gated` is SwiGLU
+    and has no `activation`; `hidden` 0 is 4 times the width, gated 8/3. GPT-2 has gelu_tanh, which takes longer.
+    `tied` uses the table of tokens for the logits too. With `past` (batch, layers, 2, kv_heads, held, head width), of
+    which the first `start` (batch,) of each row are real, the tokens come after these, and `new` holds their own keys
+    and values. Raises ValueError for other inputs.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class GPT(nn.Module):
         positions: Literal["learned", "rotary", "sinusoidal"] = "learned",
         norm: Literal["layer", "rms"] = "layer",
         gated: bool = False,
+        activation: Literal["gelu", "gelu_tanh", "relu"] = "gelu",
         dropout: float = 0.0,
         tied: bool = True,
         bias: bool = False,
@@ -60,7 +62,7 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(
             TransformerBlock(
                 width, heads, kv_heads, causal=True, norm=norm, epsilon=epsilon, hidden=hidden, gated=gated,
-                activation="gelu_tanh", dropout=dropout, bias=bias,
+                activation=activation, dropout=dropout, bias=bias,
             )
             for _ in range(layers)
         )  # fmt: skip
@@ -72,8 +74,9 @@ class GPT(nn.Module):
         self.shape = (layers, 2, kept, "held", self.head_width)
         self.figures = {
             "layers": layers, "width": width, "heads": heads, "kv_heads": kept, "context": context,
-            "positions": positions, "norm": norm, "gated": gated, "dropout": dropout, "tied": tied, "bias": bias,
-            "hidden": hidden or usual_hidden(width, gated), "theta": theta, "epsilon": epsilon,
+            "positions": positions, "norm": norm, "gated": gated, "activation": activation, "dropout": dropout,
+            "tied": tied, "bias": bias, "hidden": hidden or usual_hidden(width, gated), "theta": theta,
+            "epsilon": epsilon,
         }  # fmt: skip
         begin(self, layers)
 

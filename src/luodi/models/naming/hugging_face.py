@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from luodi.models.gpt import GPT
 
 GPT2, LLAMA = "GPT2LMHeadModel", "LlamaForCausalLM"
+ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu"}  # ours -> theirs
 # Our layer in a block -> theirs. A tuple lies side by side in our one layer.
 GPT2_LAYERS = {
     "attention_norm": "ln_1", "attention.qkv": "attn.c_attn", "attention.out": "attn.c_proj", "feed_norm": "ln_2",
@@ -83,8 +84,9 @@ def _gpt2_config(figures: Mapping[str, Any]) -> dict[str, Any]:
         "architectures": [GPT2], "model_type": "gpt2", "vocab_size": figures["size"],
         "n_positions": figures["context"], "n_embd": figures["width"], "n_layer": figures["layers"],
         "n_head": figures["heads"], "n_inner": figures["hidden"],
-        "activation_function": "gelu_new", "layer_norm_epsilon": figures["epsilon"], "resid_pdrop": figures["dropout"],
-        "embd_pdrop": figures["dropout"], "attn_pdrop": figures["dropout"], "tie_word_embeddings": figures["tied"],
+        "activation_function": ACTIVATIONS[figures["activation"]], "layer_norm_epsilon": figures["epsilon"],
+        "resid_pdrop": figures["dropout"], "embd_pdrop": figures["dropout"], "attn_pdrop": figures["dropout"],
+        "tie_word_embeddings": figures["tied"],
     }  # fmt: skip
 
 
@@ -111,13 +113,16 @@ def _of_gpt2(config: Mapping[str, Any]) -> dict[str, Any]:
         ("scale_attn_weights", True), ("scale_attn_by_inverse_layer_idx", False), ("add_cross_attention", False),
     ):  # fmt: skip
         _same(key, config.get(key, wanted), wanted, "GPT")
-    _among("activation_function", config.get("activation_function", "gelu_new"), ("gelu_new", "gelu_pytorch_tanh"))
+    activation = config.get("activation_function", "gelu_new")
+    known = {theirs: ours for ours, theirs in ACTIVATIONS.items()} | {"gelu_pytorch_tanh": "gelu_tanh"}
+    _among("activation_function", activation, tuple(known))
     rates = {config.get(key, 0.1) for key in ("resid_pdrop", "embd_pdrop", "attn_pdrop")}
     if len(rates) != 1:
         raise ValueError(f"resid_pdrop, embd_pdrop, attn_pdrop: GPT has one dropout, got {sorted(rates)}")
     return {
         "layers": config["n_layer"], "width": config["n_embd"], "heads": config["n_head"], "kv_heads": config["n_head"],
         "context": config["n_positions"], "positions": "learned", "norm": "layer", "gated": False,
+        "activation": known[activation],
         "dropout": rates.pop(), "tied": config.get("tie_word_embeddings", True), "bias": True,
         "hidden": config.get("n_inner") or 4 * config["n_embd"], "theta": 10000.0,
         "epsilon": config.get("layer_norm_epsilon", 1e-5),
@@ -190,6 +195,7 @@ def _of_llama(config: Mapping[str, Any]) -> dict[str, Any]:
         "layers": config["num_hidden_layers"], "width": width, "heads": heads,
         "kv_heads": config.get("num_key_value_heads") or heads,
         "context": config.get("max_position_embeddings", 2048), "positions": "rotary", "norm": "rms", "gated": True,
+        "activation": "gelu",
         "dropout": config.get("attention_dropout") or 0.0, "tied": config.get("tie_word_embeddings", False),
         "bias": biased, "hidden": config["intermediate_size"],
         "theta": float(rope.get("rope_theta", config.get("rope_theta", 10000.0))),
