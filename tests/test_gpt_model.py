@@ -307,7 +307,7 @@ def batch_of(model: GPT, rows: int, length: int, held: int) -> dict[str, np.ndar
         (TEXT, LOGITS, {"heads": 0}, "at least 1"),
         (TEXT, LOGITS, {"layers": 0}, "layers 0"),
         (TEXT, LOGITS, {"dropout": 1.0}, "dropout 1.0"),
-        (TEXT, LOGITS, {"width": 12, "heads": 4, "positions": "rotary"}, "pairs"),
+        (TEXT, LOGITS, {"width": 12, "heads": 4, "positions": "rotary"}, "even width"),
     ],
 )
 def test_what_it_cannot_be_is_said(inputs, outputs, figures, told):

@@ -32,12 +32,14 @@ def to_hugging_face(model: GPT) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
     Layers without bias get one of zeros where GPT-2 has one. Raises ValueError for what neither of them has.
     """
-    figures = {**model.figures, "size": model.tokens.num_embeddings}
+    figures = {**model.figures, "size": model.placed.tokens.num_embeddings}
     _plain(model)
-    told = {"learned": ("layer", False), "rotary": ("rms", True)}.get(model.positions)
+    told = {"learned": ("layer", False), "rotary": ("rms", True)}.get(figures["positions"])
     if told is None:
-        raise ValueError(f"positions: {model.positions} has no counterpart in {GPT2} or {LLAMA}; learned, rotary have")
-    architecture = GPT2 if model.positions == "learned" else LLAMA
+        raise ValueError(
+            f"positions: {figures['positions']} has no counterpart in {GPT2} or {LLAMA}; learned, rotary have"
+        )
+    architecture = GPT2 if figures["positions"] == "learned" else LLAMA
     _same("norm", figures["norm"], told[0], architecture)
     _same("gated", figures["gated"], told[1], architecture)
     if architecture == LLAMA:
@@ -91,8 +93,8 @@ def _gpt2_config(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _to_gpt2(model: GPT) -> Iterator[tuple[str, Tensor]]:
-    yield "transformer.wte.weight", model.tokens.weight.detach()
-    yield "transformer.wpe.weight", model.places.weight.detach()
+    yield "transformer.wte.weight", model.placed.tokens.weight.detach()
+    yield "transformer.wpe.weight", model.placed.places.weight.detach()
     for place, block in enumerate(model.blocks):
         for ours, theirs in GPT2_LAYERS.items():
             layer: Any = block.get_submodule(ours)
@@ -131,8 +133,8 @@ def _of_gpt2(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _from_gpt2(ours: Mapping[str, Any], found: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     """Takes out of `found` what it uses."""
-    yield "tokens.weight", found.pop("wte.weight")
-    yield "places.weight", found.pop("wpe.weight")
+    yield "placed.tokens.weight", found.pop("wte.weight")
+    yield "placed.places.weight", found.pop("wpe.weight")
     for place in range(ours["layers"]):
         for mine, theirs in GPT2_LAYERS.items():
             weight = found.pop(f"h.{place}.{theirs}.weight")
@@ -162,7 +164,7 @@ def _llama_config(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _to_llama(model: GPT) -> Iterator[tuple[str, Tensor]]:
-    yield "model.embed_tokens.weight", model.tokens.weight.detach()
+    yield "model.embed_tokens.weight", model.placed.tokens.weight.detach()
     for place, block in enumerate(model.blocks):
         for ours, theirs in LLAMA_LAYERS.items():
             for kind, tensor in block.get_submodule(ours).named_parameters():
@@ -205,7 +207,7 @@ def _of_llama(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _from_llama(ours: Mapping[str, Any], found: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     """Takes out of `found` what it uses."""
-    yield "tokens.weight", found.pop("model.embed_tokens.weight")
+    yield "placed.tokens.weight", found.pop("model.embed_tokens.weight")
     for place in range(ours["layers"]):
         for mine, theirs in LLAMA_LAYERS.items():
             for kind in ("weight", "bias") if ours["bias"] and "norm" not in mine else ("weight",):
