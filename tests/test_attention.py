@@ -42,16 +42,19 @@ def shaken(module: Any, seed: int = 1) -> Any:
     return module.eval()
 
 
-def copy_attention(ours: Attention | CrossAttention, theirs: nn.MultiheadAttention) -> None:
-    weights = {"weight": theirs.in_proj_weight, "bias": theirs.in_proj_bias}
-    with torch.no_grad():
-        for kind, joined in weights.items():
-            if isinstance(ours, Attention):
-                ours.qkv.get_parameter(kind).copy_(joined)
-            else:
-                ours.q.get_parameter(kind).copy_(joined[:WIDTH])
-                ours.kv.get_parameter(kind).copy_(joined[WIDTH:])
-            ours.out.get_parameter(kind).copy_(theirs.out_proj.get_parameter(kind))
+def copy_attention(ours: Attention | CrossAttention, theirs: nn.MultiheadAttention, back: bool = False) -> None:
+    """Their weights into ours, or `back`."""
+    for kind in ("weight", "bias"):
+        joined = theirs.get_parameter(f"in_proj_{kind}")
+        if isinstance(ours, Attention):
+            pairs = [(ours.qkv.get_parameter(kind), joined)]
+        else:
+            pairs = [(ours.q.get_parameter(kind), joined[: theirs.embed_dim])]
+            pairs += [(ours.kv.get_parameter(kind), joined[theirs.embed_dim :])]
+        pairs += [(ours.out.get_parameter(kind), theirs.out_proj.get_parameter(kind))]
+        with torch.no_grad():
+            for mine, its in pairs:
+                (its if back else mine).copy_(mine if back else its)
 
 
 # ---- against PyTorch ----------------------------------------------------------------------------------------------
@@ -92,16 +95,17 @@ def test_cross_attention_is_that_of_pytorch(masked):
     near(explicit.products.kept, weights)
 
 
-def copy_block(ours: TransformerBlock, theirs: Any, cross: bool) -> None:
-    copy_attention(ours.attention, theirs.self_attn)
+def copy_block(ours: Any, theirs: Any, cross: bool, back: bool = False) -> None:
+    """Their weights into ours, or `back`."""
+    copy_attention(ours.attention, theirs.self_attn, back)
     pairs = [(ours.attention_norm, theirs.norm1), (ours.feed.up, theirs.linear1), (ours.feed.down, theirs.linear2)]
     if cross:
-        copy_attention(ours.cross, theirs.multihead_attn)
+        copy_attention(ours.cross, theirs.multihead_attn, back)
         pairs += [(ours.cross_norm, theirs.norm2), (ours.feed_norm, theirs.norm3)]
     else:
         pairs += [(ours.feed_norm, theirs.norm2)]
     for mine, its in pairs:
-        mine.load_state_dict(its.state_dict())
+        (its if back else mine).load_state_dict((mine if back else its).state_dict())
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["pre-norm", "post-norm"])
