@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +251,20 @@ def test_builds_on_the_meta_device_and_hides_no_tensor(kind):
         name: each.shape for name, each in tensors.items()
     }
     assert ("heads.weight" in tensors) == (kind == "llama")
+
+
+OPENED = """
+import sys, torch
+from luodi.core.spec import Spec
+from luodi.models.gpt import GPT
+with torch.device("meta"):
+    GPT({"text": Spec(kind="tokens", size=5)}, {"text": Spec(kind="tokens", shape=("length", 5), size=5)}, tied=False)
+sys.exit("torch._dynamo" in sys.modules)
+"""
+
+
+def test_the_meta_device_needs_no_compiler():
+    assert subprocess.run([sys.executable, "-c", OPENED]).returncode == 0
 
 
 def test_first_weights_are_those_of_gpt2():

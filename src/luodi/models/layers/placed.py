@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import sqrt
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from luodi.models.layers.positions import sinusoids
@@ -23,9 +24,9 @@ class Placed(nn.Module):
         if positions == "sinusoidal" and width % 2:
             raise ValueError(f"sinusoidal positions need an even width, got {width}")
         self.width, self.positions = width, positions
-        self.tokens = nn.Embedding(size, width)
+        self.tokens = table(size, width)
         if positions == "learned":
-            self.places = nn.Embedding(context, width)
+            self.places = table(context, width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor, places: Tensor) -> Tensor:
@@ -35,6 +36,13 @@ class Placed(nn.Module):
         elif self.positions == "sinusoidal":
             x = x * sqrt(self.width) + sinusoids(places, self.width).to(x.dtype)
         return self.dropout(x)
+
+
+def table(rows: int, width: int) -> nn.Embedding:
+    """A learned vector for each row, normal of 1 at first. On the meta device nothing is drawn: that would import
+    torch's compiler into every process that opens a bundle."""
+    weight = torch.empty(rows, width)
+    return nn.Embedding.from_pretrained(weight if weight.is_meta else weight.normal_(), freeze=False)
 
 
 def turning_width(width: int, heads: int, positions: Positions) -> int:
