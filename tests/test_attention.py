@@ -42,16 +42,19 @@ def shaken(module: Any, seed: int = 1) -> Any:
     return module.eval()
 
 
-def copy_attention(ours: Attention | CrossAttention, theirs: nn.MultiheadAttention) -> None:
-    weights = {"weight": theirs.in_proj_weight, "bias": theirs.in_proj_bias}
-    with torch.no_grad():
-        for kind, joined in weights.items():
-            if isinstance(ours, Attention):
-                ours.qkv.get_parameter(kind).copy_(joined)
-            else:
-                ours.q.get_parameter(kind).copy_(joined[:WIDTH])
-                ours.kv.get_parameter(kind).copy_(joined[WIDTH:])
-            ours.out.get_parameter(kind).copy_(theirs.out_proj.get_parameter(kind))
+def copy_attention(ours: Attention | CrossAttention, theirs: nn.MultiheadAttention, back: bool = False) -> None:
+    """Their weights into ours, or `back`."""
+    for kind in ("weight", "bias"):
+        joined = theirs.get_parameter(f"in_proj_{kind}")
+        if isinstance(ours, Attention):
+            pairs = [(ours.qkv.get_parameter(kind), joined)]
+        else:
+            pairs = [(ours.q.get_parameter(kind), joined[: theirs.embed_dim])]
+            pairs += [(ours.kv.get_parameter(kind), joined[theirs.embed_dim :])]
+        pairs += [(ours.out.get_parameter(kind), theirs.out_proj.get_parameter(kind))]
+        with torch.no_grad():
+            for mine, its in pairs:
+                (its if back else mine).copy_(mine if back else its)
 
 
 # ---- against PyTorch ----------------------------------------------------------------------------------------------
@@ -92,16 +95,17 @@ def test_cross_attention_is_that_of_pytorch(masked):
     near(explicit.products.kept, weights)
 
 
-def copy_block(ours: TransformerBlock, theirs: Any, cross: bool) -> None:
-    copy_attention(ours.attention, theirs.self_attn)
+def copy_block(ours: Any, theirs: Any, cross: bool, back: bool = False) -> None:
+    """Their weights into ours, or `back`."""
+    copy_attention(ours.attention, theirs.self_attn, back)
     pairs = [(ours.attention_norm, theirs.norm1), (ours.feed.up, theirs.linear1), (ours.feed.down, theirs.linear2)]
     if cross:
-        copy_attention(ours.cross, theirs.multihead_attn)
+        copy_attention(ours.cross, theirs.multihead_attn, back)
         pairs += [(ours.cross_norm, theirs.norm2), (ours.feed_norm, theirs.norm3)]
     else:
         pairs += [(ours.feed_norm, theirs.norm2)]
     for mine, its in pairs:
-        mine.load_state_dict(its.state_dict())
+        (its if back else mine).load_state_dict((mine if back else its).state_dict())
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["pre-norm", "post-norm"])
@@ -139,6 +143,11 @@ def test_grouped_queries_are_those_of_sdpa(kv_heads, causal):
     near(products(q, k, v), want)
 
 
+def rotated(x: Tensor, turn: Any) -> Tensor:
+    """With heads before time, as transformers has it."""
+    return turned(x.transpose(1, 2), turn).transpose(1, 2)
+
+
 def test_rotary_positions_are_those_of_llama():
     from transformers.models.llama.configuration_llama import LlamaConfig
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
@@ -150,11 +159,13 @@ def test_rotary_positions_are_those_of_llama():
     places = torch.tensor([[0, 1, 2, 3, 4, 5, 6, 7, 8], [100, 101, 102, 103, 104, 105, 106, 107, 108]])
     turn = rotation(places, 16, 500.0)
     cosines, sines = LlamaRotaryEmbedding(config)(q, places)
-    for have, want in zip((turned(q, turn), turned(k, turn)), apply_rotary_pos_emb(q, k, cosines, sines), strict=True):
+    for have, want in zip(
+        (rotated(q, turn), rotated(k, turn)), apply_rotary_pos_emb(q, k, cosines, sines), strict=True
+    ):
         near(have, want)
     # The scores say how far two tokens are apart, not where they are.
     from_zero = rotation(places[0], 16, 500.0)
-    moved, still = (turned(q, at) @ turned(k, at).mT / sqrt(16) for at in (turn, from_zero))
+    moved, still = (rotated(q, at) @ rotated(k, at).mT / sqrt(16) for at in (turn, from_zero))
     near(moved[1], still[1])
 
 

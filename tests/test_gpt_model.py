@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ V = 37
 TEXT = {"text": Spec(kind="tokens", shape=("length",), size=V, dtype="int64")}
 LOGITS = {"text": Spec(kind="tokens", shape=("length", V), size=V)}
 KINDS: dict[str, dict[str, Any]] = {
-    "gpt2": {"positions": "learned", "norm": "layer", "bias": True},
+    "gpt2": {"positions": "learned", "norm": "layer", "bias": True, "activation": "gelu_tanh"},
     "llama": {"positions": "rotary", "norm": "rms", "gated": True, "kv_heads": 2, "tied": False},
     "plain": {"positions": "sinusoidal", "norm": "rms", "kv_heads": 1},
 }
@@ -66,7 +68,8 @@ def theirs(config: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
     ("architecture", "figures"),
     [
         ("GPT2LMHeadModel", KINDS["gpt2"]),
-        ("GPT2LMHeadModel", {"bias": False, "tied": False, "hidden": 48, "epsilon": 1e-3}),
+        ("GPT2LMHeadModel", {"bias": False, "tied": False, "hidden": 48, "epsilon": 1e-3, "activation": "gelu"}),
+        ("GPT2LMHeadModel", {"activation": "relu"}),
         ("LlamaForCausalLM", KINDS["llama"]),
         ("LlamaForCausalLM", {**KINDS["llama"], "bias": True, "tied": True, "theta": 500.0, "epsilon": 1e-3}),
         ("LlamaForCausalLM", {**KINDS["llama"], "kv_heads": None, "hidden": 40}),
@@ -116,7 +119,7 @@ def test_what_they_do_not_have_is_named(field, figures):
 @pytest.mark.parametrize(
     ("kind", "change"),
     [
-        ("gpt2", {"activation_function": "relu"}),
+        ("gpt2", {"activation_function": "silu"}),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
         ("gpt2", {"resid_pdrop": 0.3}),
         ("gpt2", {"architectures": ["GPTJForCausalLM"]}),
@@ -250,6 +253,20 @@ def test_builds_on_the_meta_device_and_hides_no_tensor(kind):
     assert ("heads.weight" in tensors) == (kind == "llama")
 
 
+OPENED = """
+import sys, torch
+from luodi.core.spec import Spec
+from luodi.models.gpt import GPT
+with torch.device("meta"):
+    GPT({"text": Spec(kind="tokens", size=5)}, {"text": Spec(kind="tokens", shape=("length", 5), size=5)}, tied=False)
+sys.exit("torch._dynamo" in sys.modules)
+"""
+
+
+def test_the_meta_device_needs_no_compiler():
+    assert subprocess.run([sys.executable, "-c", OPENED]).returncode == 0
+
+
 def test_first_weights_are_those_of_gpt2():
     torch.default_generator.manual_seed(0)
     model = GPT(TEXT, LOGITS, layers=8, width=128, heads=4, positions="learned", bias=True)
@@ -306,7 +323,7 @@ def batch_of(model: GPT, rows: int, length: int, held: int) -> dict[str, np.ndar
         (TEXT, LOGITS, {"heads": 0}, "at least 1"),
         (TEXT, LOGITS, {"layers": 0}, "layers 0"),
         (TEXT, LOGITS, {"dropout": 1.0}, "dropout 1.0"),
-        (TEXT, LOGITS, {"width": 12, "heads": 4, "positions": "rotary"}, "pairs"),
+        (TEXT, LOGITS, {"width": 12, "heads": 4, "positions": "rotary"}, "even width"),
     ],
 )
 def test_what_it_cannot_be_is_said(inputs, outputs, figures, told):

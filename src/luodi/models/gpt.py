@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import sqrt
 from typing import Literal
 
 import torch
@@ -12,7 +11,8 @@ from torch.nn import functional
 from luodi.core.spec import Spec
 from luodi.models.layers.attention import checked_heads
 from luodi.models.layers.feed_forward import usual_hidden
-from luodi.models.layers.positions import Turn, places_of, rotation, sinusoids
+from luodi.models.layers.placed import Placed, turning_width
+from luodi.models.layers.positions import places_of, rotation
 from luodi.models.layers.transformer_block import TransformerBlock, begin, normed
 
 
@@ -20,10 +20,11 @@ class GPT(nn.Module):
     """A decoder-only Transformer that says what comes next, in the manner of GPT-2 or of Llama.
 
     One input of tokens (batch, time) int64, and logits (batch, time, vocabulary) under the same name; a mask beside it
-    is not needed, since what is padded comes last. `kv_heads` below `heads` shares keys and values, `gated` is SwiGLU,
-    else GELU (tanh); `hidden` 0 is 4 times the width, gated 8/3. `tied` uses the table of tokens for the logits too.
-    With `past` (batch, layers, 2, kv_heads, held, head width), of which the first `start` (batch,) of each row are
-    real, the tokens come after these, and `new` holds their own keys and values. Raises ValueError for other inputs.
+    is not needed, since what is padded comes last. `kv_heads` below `heads` shares keys and values, `gated` is SwiGLU
+    and has no `activation`; `hidden` 0 is 4 times the width, gated 8/3. GPT-2 has gelu_tanh, which takes longer.
+    `tied` uses the table of tokens for the logits too. With `past` (batch, layers, 2, kv_heads, held, head width), of
+    which the first `start` (batch,) of each row are real, the tokens come after these, and `new` holds their own keys
+    and values. Raises ValueError for other inputs.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class GPT(nn.Module):
         positions: Literal["learned", "rotary", "sinusoidal"] = "learned",
         norm: Literal["layer", "rms"] = "layer",
         gated: bool = False,
+        activation: Literal["gelu", "gelu_tanh", "relu"] = "gelu",
         dropout: float = 0.0,
         tied: bool = True,
         bias: bool = False,
@@ -51,29 +53,25 @@ class GPT(nn.Module):
         if min(layers, context) < 1 or not 0 <= dropout < 1 or hidden < 0:
             raise ValueError(f"gpt: layers {layers} and context {context} are at least 1, dropout {dropout} in [0, 1)")
         _, kept = checked_heads(width, heads, kv_heads)
-        self.width, self.head_width, self.context = width, width // heads, context
-        self.positions, self.theta, self.tied = positions, theta, tied
-        self.tokens = nn.Embedding(size, width)
-        if positions == "learned":
-            self.places = nn.Embedding(context, width)
-        self.dropout = nn.Dropout(dropout)
+        self.turning, self.context = turning_width(width, heads, positions), context
+        self.theta, self.tied = theta, tied
+        self.placed = Placed(size, width, positions, context, dropout)
         self.blocks = nn.ModuleList(
             TransformerBlock(
                 width, heads, kv_heads, causal=True, norm=norm, epsilon=epsilon, hidden=hidden, gated=gated,
-                activation="gelu_tanh", dropout=dropout, bias=bias,
+                activation=activation, dropout=dropout, bias=bias,
             )
             for _ in range(layers)
         )  # fmt: skip
-        if (positions == "rotary" and self.head_width % 2) or (positions == "sinusoidal" and width % 2):
-            raise ValueError(f"gpt: {positions} positions need pairs, got width {width} and {heads} heads")
         self.norm = normed(width, norm, epsilon, bias)
         if not tied:
             self.heads = nn.Linear(width, size, bias=False)
-        self.shape = (layers, 2, kept, "held", self.head_width)
+        self.shape = (layers, 2, kept, "held", width // heads)
         self.figures = {
             "layers": layers, "width": width, "heads": heads, "kv_heads": kept, "context": context,
-            "positions": positions, "norm": norm, "gated": gated, "dropout": dropout, "tied": tied, "bias": bias,
-            "hidden": hidden or usual_hidden(width, gated), "theta": theta, "epsilon": epsilon,
+            "positions": positions, "norm": norm, "gated": gated, "activation": activation, "dropout": dropout,
+            "tied": tied, "bias": bias, "hidden": hidden or usual_hidden(width, gated), "theta": theta,
+            "epsilon": epsilon,
         }  # fmt: skip
         begin(self, layers)
 
@@ -86,27 +84,19 @@ class GPT(nn.Module):
         tokens, past, start = batch[self.name], batch.get("past"), batch.get("start")
         if past is not None and past.shape[4] == 0:
             past, start = None, None  # nothing is held: the fused way
-        x, turn = self._begun(tokens, start if past is not None else None)
+        places = places_of(tokens, start if past is not None else None)
+        x = self.placed(tokens, places)
+        turn = rotation(places, self.turning, self.theta) if self.turning else None
         pairs = []
         for place, block in enumerate(self.blocks):
             held = None if past is None else (past[:, place, 0], past[:, place, 1])
             x, pair = block(x, turn, past=held, held=start)
             pairs.extend(pair)
         x = self.norm(x)
-        answers = {self.name: functional.linear(x, self.tokens.weight) if self.tied else self.heads(x)}
+        answers = {self.name: functional.linear(x, self.placed.tokens.weight) if self.tied else self.heads(x)}
         if "past" in batch:
             answers["new"] = torch.stack(pairs, dim=1).unflatten(1, (len(self.blocks), 2))
         return answers
-
-    def _begun(self, tokens: Tensor, start: Tensor | None) -> tuple[Tensor, Turn | None]:
-        """The tokens' vectors with their places in them, and the rotary angles."""
-        x, places = self.tokens(tokens), places_of(tokens, start)
-        if self.positions == "learned":
-            x = x + self.places(places)
-        elif self.positions == "sinusoidal":
-            x = x * sqrt(self.width) + sinusoids(places, self.width).to(x.dtype)
-        turn = rotation(places, self.head_width, self.theta) if self.positions == "rotary" else None
-        return self.dropout(x), turn
 
 
 def _language(inputs: dict[str, Spec], outputs: dict[str, Spec]) -> tuple[str, int]:

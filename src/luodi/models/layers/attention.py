@@ -35,12 +35,14 @@ class Attention(nn.Module):
         self, x: Tensor, turn: Turn | None = None, mask: Tensor | None = None, past: Pair | None = None,
         held: Tensor | None = None,
     ) -> tuple[Tensor, Pair]:  # fmt: skip
-        together = self.qkv(x).unflatten(2, (self.heads + 2 * self.kv_heads, -1)).transpose(1, 2)
+        # Heads before time only after the split: so its gradient is one contiguous array.
+        together = self.qkv(x).unflatten(2, (self.heads + 2 * self.kv_heads, -1))
         if turn is None:
-            q, k, v = together.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
+            q, k, v = together.split([self.heads, self.kv_heads, self.kv_heads], dim=2)
         else:
-            both, v = together.split([self.heads + self.kv_heads, self.kv_heads], dim=1)
-            q, k = turned(both, turn).split([self.heads, self.kv_heads], dim=1)
+            both, v = together.split([self.heads + self.kv_heads, self.kv_heads], dim=2)
+            q, k = turned(both, turn).split([self.heads, self.kv_heads], dim=2)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if past is None:
             mixed = self.products(q, k, v, mask)
         else:
@@ -68,8 +70,8 @@ class CrossAttention(nn.Module):
 
     def read(self, memory: Tensor) -> Pair:
         """Keys and values of a memory, (batch, kv_heads, source, head width) each."""
-        k, v = self.kv(memory).unflatten(2, (2 * self.kv_heads, -1)).transpose(1, 2).chunk(2, dim=1)
-        return k, v
+        k, v = self.kv(memory).unflatten(2, (2 * self.kv_heads, -1)).chunk(2, dim=2)
+        return k.transpose(1, 2), v.transpose(1, 2)
 
     def forward(self, x: Tensor, memory: Pair, mask: Tensor | None = None) -> Tensor:
         q = self.q(x).unflatten(2, (self.heads, -1)).transpose(1, 2)

@@ -7,7 +7,7 @@ from math import log
 import torch
 from torch import Tensor
 
-Turn = tuple[Tensor, Tensor]  # cosines and sines, (time, half a head) or (batch, 1, time, half a head) each
+Turn = tuple[Tensor, Tensor]  # cosines and sines, (time, 1, head width) or (batch, time, 1, head width) each
 
 
 def places_of(tokens: Tensor, start: Tensor | None) -> Tensor:
@@ -24,19 +24,18 @@ def sinusoids(places: Tensor, width: int) -> Tensor:
 
 
 def rotation(places: Tensor, head_width: int, theta: float) -> Turn:
-    """Cosines and sines of the angle of each pair of a head at these places, (time,) or (batch, time)."""
+    """Cosines and sines of the angles of a head at these places, (time,) or (batch, time)."""
     pairs = torch.arange(0, head_width, 2, device=places.device, dtype=torch.float32) / head_width
-    angles = places[..., None] * (1.0 / theta**pairs)
-    if places.dim() == 2:
-        angles = angles[:, None]
-    return angles.cos(), angles.sin()
+    angles = (places[..., None] * (1.0 / theta**pairs))[..., None, :]
+    cosines, sines = angles.cos(), angles.sin()
+    return torch.cat([cosines, cosines], dim=-1), torch.cat([-sines, sines], dim=-1)
 
 
 def turned(x: Tensor, turn: Turn) -> Tensor:
-    """Rotary positions (arXiv 2104.09864) put into x (batch, heads, time, head width).
+    """Rotary positions (arXiv 2104.09864) put into x (batch, time, heads, head width).
 
     Pairs are the first half of a head with its second half, as in Llama, not neighbours as in the paper.
     """
     cosines, sines = turn[0].to(x.dtype), turn[1].to(x.dtype)
     first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cosines - second * sines, second * cosines + first * sines], dim=-1)
+    return torch.addcmul(x * cosines, torch.cat([second, first], dim=-1), sines)

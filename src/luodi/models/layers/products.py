@@ -42,13 +42,13 @@ class Products(nn.Module):
         groups, steps = q.shape[1] // k.shape[1], q.shape[2]
         old, new = past[0].shape[2], k.shape[2]
         scaled = grouped(q * q.shape[-1] ** -0.5, groups)
-        far = scaled @ past[0].to(q.dtype).transpose(2, 3)
+        far = held_product(scaled, past[0].to(q.dtype).transpose(2, 3))
         near = scaled @ k.transpose(2, 3)
         seen = torch.arange(old, device=q.device) < held[:, None]
         far = torch.where(seen[:, None, None], far, lowest(far))
         near = near.unflatten(2, (groups, steps)) + causal_bias(steps, near)
         weights = torch.cat([far, near.flatten(2, 3)], dim=-1).softmax(-1)
-        mixed = weights[..., :old] @ past[1].to(q.dtype) + weights[..., old : old + new] @ v
+        mixed = held_product(weights[..., :old], past[1].to(q.dtype)) + weights[..., old : old + new] @ v
         if self.explicit:
             self.kept = ungrouped(weights, groups)
         return ungrouped(mixed, groups)
@@ -71,6 +71,17 @@ class Products(nn.Module):
         bias = torch.zeros_like(mask, dtype=like.dtype).masked_fill(~mask, lowest(like))[:, None, None]
         # The smaller of the two, not their sum, which would be -inf.
         return torch.minimum(bias, causal_bias(mask.shape[1], like)) if self.causal else bias
+
+
+def held_product(x: Tensor, held: Tensor) -> Tensor:
+    """x @ held, both (B, K, ..., ...), where `held` is one layer's part of a cache.
+
+    One product of all rows would first copy that part to put its rows beside each other, which took 3 times as long
+    for 8 rows of 512 tokens. A traced graph has no rows to go through.
+    """
+    if torch.compiler.is_compiling():
+        return x @ held
+    return torch.stack([row @ part for row, part in zip(x.unbind(), held.unbind(), strict=True)])
 
 
 def lowest(like: Tensor) -> float:

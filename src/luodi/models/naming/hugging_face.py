@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from luodi.models.gpt import GPT
 
 GPT2, LLAMA = "GPT2LMHeadModel", "LlamaForCausalLM"
+ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu"}  # ours -> theirs
 # Our layer in a block -> theirs. A tuple lies side by side in our one layer.
 GPT2_LAYERS = {
     "attention_norm": "ln_1", "attention.qkv": "attn.c_attn", "attention.out": "attn.c_proj", "feed_norm": "ln_2",
@@ -31,12 +32,14 @@ def to_hugging_face(model: GPT) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
     Layers without bias get one of zeros where GPT-2 has one. Raises ValueError for what neither of them has.
     """
-    figures = {**model.figures, "size": model.tokens.num_embeddings}
+    figures = {**model.figures, "size": model.placed.tokens.num_embeddings}
     _plain(model)
-    told = {"learned": ("layer", False), "rotary": ("rms", True)}.get(model.positions)
+    told = {"learned": ("layer", False), "rotary": ("rms", True)}.get(figures["positions"])
     if told is None:
-        raise ValueError(f"positions: {model.positions} has no counterpart in {GPT2} or {LLAMA}; learned, rotary have")
-    architecture = GPT2 if model.positions == "learned" else LLAMA
+        raise ValueError(
+            f"positions: {figures['positions']} has no counterpart in {GPT2} or {LLAMA}; learned, rotary have"
+        )
+    architecture = GPT2 if figures["positions"] == "learned" else LLAMA
     _same("norm", figures["norm"], told[0], architecture)
     _same("gated", figures["gated"], told[1], architecture)
     if architecture == LLAMA:
@@ -83,14 +86,15 @@ def _gpt2_config(figures: Mapping[str, Any]) -> dict[str, Any]:
         "architectures": [GPT2], "model_type": "gpt2", "vocab_size": figures["size"],
         "n_positions": figures["context"], "n_embd": figures["width"], "n_layer": figures["layers"],
         "n_head": figures["heads"], "n_inner": figures["hidden"],
-        "activation_function": "gelu_new", "layer_norm_epsilon": figures["epsilon"], "resid_pdrop": figures["dropout"],
-        "embd_pdrop": figures["dropout"], "attn_pdrop": figures["dropout"], "tie_word_embeddings": figures["tied"],
+        "activation_function": ACTIVATIONS[figures["activation"]], "layer_norm_epsilon": figures["epsilon"],
+        "resid_pdrop": figures["dropout"], "embd_pdrop": figures["dropout"], "attn_pdrop": figures["dropout"],
+        "tie_word_embeddings": figures["tied"],
     }  # fmt: skip
 
 
 def _to_gpt2(model: GPT) -> Iterator[tuple[str, Tensor]]:
-    yield "transformer.wte.weight", model.tokens.weight.detach()
-    yield "transformer.wpe.weight", model.places.weight.detach()
+    yield "transformer.wte.weight", model.placed.tokens.weight.detach()
+    yield "transformer.wpe.weight", model.placed.places.weight.detach()
     for place, block in enumerate(model.blocks):
         for ours, theirs in GPT2_LAYERS.items():
             layer: Any = block.get_submodule(ours)
@@ -111,13 +115,16 @@ def _of_gpt2(config: Mapping[str, Any]) -> dict[str, Any]:
         ("scale_attn_weights", True), ("scale_attn_by_inverse_layer_idx", False), ("add_cross_attention", False),
     ):  # fmt: skip
         _same(key, config.get(key, wanted), wanted, "GPT")
-    _among("activation_function", config.get("activation_function", "gelu_new"), ("gelu_new", "gelu_pytorch_tanh"))
+    activation = config.get("activation_function", "gelu_new")
+    known = {theirs: ours for ours, theirs in ACTIVATIONS.items()} | {"gelu_pytorch_tanh": "gelu_tanh"}
+    _among("activation_function", activation, tuple(known))
     rates = {config.get(key, 0.1) for key in ("resid_pdrop", "embd_pdrop", "attn_pdrop")}
     if len(rates) != 1:
         raise ValueError(f"resid_pdrop, embd_pdrop, attn_pdrop: GPT has one dropout, got {sorted(rates)}")
     return {
         "layers": config["n_layer"], "width": config["n_embd"], "heads": config["n_head"], "kv_heads": config["n_head"],
         "context": config["n_positions"], "positions": "learned", "norm": "layer", "gated": False,
+        "activation": known[activation],
         "dropout": rates.pop(), "tied": config.get("tie_word_embeddings", True), "bias": True,
         "hidden": config.get("n_inner") or 4 * config["n_embd"], "theta": 10000.0,
         "epsilon": config.get("layer_norm_epsilon", 1e-5),
@@ -126,8 +133,8 @@ def _of_gpt2(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _from_gpt2(ours: Mapping[str, Any], found: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     """Takes out of `found` what it uses."""
-    yield "tokens.weight", found.pop("wte.weight")
-    yield "places.weight", found.pop("wpe.weight")
+    yield "placed.tokens.weight", found.pop("wte.weight")
+    yield "placed.places.weight", found.pop("wpe.weight")
     for place in range(ours["layers"]):
         for mine, theirs in GPT2_LAYERS.items():
             weight = found.pop(f"h.{place}.{theirs}.weight")
@@ -157,7 +164,7 @@ def _llama_config(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _to_llama(model: GPT) -> Iterator[tuple[str, Tensor]]:
-    yield "model.embed_tokens.weight", model.tokens.weight.detach()
+    yield "model.embed_tokens.weight", model.placed.tokens.weight.detach()
     for place, block in enumerate(model.blocks):
         for ours, theirs in LLAMA_LAYERS.items():
             for kind, tensor in block.get_submodule(ours).named_parameters():
@@ -190,6 +197,7 @@ def _of_llama(config: Mapping[str, Any]) -> dict[str, Any]:
         "layers": config["num_hidden_layers"], "width": width, "heads": heads,
         "kv_heads": config.get("num_key_value_heads") or heads,
         "context": config.get("max_position_embeddings", 2048), "positions": "rotary", "norm": "rms", "gated": True,
+        "activation": "gelu",
         "dropout": config.get("attention_dropout") or 0.0, "tied": config.get("tie_word_embeddings", False),
         "bias": biased, "hidden": config["intermediate_size"],
         "theta": float(rope.get("rope_theta", config.get("rope_theta", 10000.0))),
@@ -199,7 +207,7 @@ def _of_llama(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _from_llama(ours: Mapping[str, Any], found: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     """Takes out of `found` what it uses."""
-    yield "tokens.weight", found.pop("model.embed_tokens.weight")
+    yield "placed.tokens.weight", found.pop("model.embed_tokens.weight")
     for place in range(ours["layers"]):
         for mine, theirs in LLAMA_LAYERS.items():
             for kind in ("weight", "bias") if ours["bias"] and "norm" not in mine else ("weight",):
