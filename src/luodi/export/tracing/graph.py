@@ -29,6 +29,10 @@ def write_onnx(model: nn.Module, example: Arrays, signature: Signature, path: Pa
         graph = _trace(model, example, signature)
         optimizer.optimize(graph, input_size_limit=FOLD)
         proto = require("onnx_ir", "export").serde.serialize_model(graph)
+    for value, spec in zip(proto.graph.output, signature.outputs.values(), strict=True):
+        for side, size in zip(value.type.tensor_type.shape.dim[1:], spec.shape, strict=False):
+            if isinstance(size, str):
+                side.dim_param = size  # recurrent layers leave the length that was traced
     save(proto, path)
 
 
@@ -95,9 +99,11 @@ def save(proto: Any, path: Path) -> None:
 
 
 def _forget_origin(proto: Any) -> None:
-    """Removes what names the machine that traced it: stack traces, paths, versions."""
+    """Removes what names the machine that traced it, stack traces, paths, versions; and what the tracer guessed."""
     proto.producer_version, proto.doc_string = "", ""
     del proto.metadata_props[:]
+    # Shapes of what lies between: of recurrent layers the length that was traced stands there as the only one.
+    del proto.graph.value_info[:]
     _forget(proto.graph)
     for function in proto.functions:
         _forget(function)
