@@ -1,0 +1,110 @@
+"""Bags of features: which ones a row holds and how often, and linear layers solved for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+# Runtimes that turn int64 into int32 must not overflow: every product stays below 2^31. Together the two factors are a
+# multiplier of the whole range, chosen so that neighbouring pairs of small ids lie far apart.
+FACTORS = (1163, 1061)
+MOST = 2**19  # buckets
+STEP = 7919  # between n-grams of one length and of the next
+
+
+class Bags(NamedTuple):
+    """Rows of features one after the other, float64: those of row i start at `starts[i]`."""
+
+    columns: Tensor  # int64 (entries,)
+    values: Tensor  # float64 (entries,)
+    starts: Tensor  # int64 (rows,)
+
+
+def ngrams_of(ids: Tensor, mask: Tensor, lengths: Sequence[int], buckets: int, seed: int) -> Tensor:
+    """The bucket of every run of so many tokens, int64 (batch, length x lengths); `buckets` where padding begins."""
+    longest, length = max(lengths), ids.shape[1]
+    ids, mask = (functional.pad(one, (0, longest - 1)) for one in (ids, mask))
+    place = torch.full_like(ids[:, :length], seed % buckets)
+    there = torch.ones_like(place)
+    found = []
+    for size in range(1, longest + 1):
+        token = ids[:, size - 1 : size - 1 + length]
+        place = (place * FACTORS[0] % buckets * FACTORS[1] + token) % buckets
+        there = there * mask[:, size - 1 : size - 1 + length]
+        if size in lengths:
+            found.append(torch.where(there > 0, (place + size * STEP) % buckets, buckets))
+    return torch.cat(found, dim=1)
+
+
+def counted(places: Tensor, buckets: int) -> tuple[Tensor, Tensor]:
+    """Distinct buckets of each row, int64 (batch, places), and how often each occurs; 0 times where there are no more.
+
+    By sorting: equal ones lie side by side, and where a run begins tells how long the one before it was.
+    """
+    batch, width = places.shape
+    ordered = torch.sort(places, dim=1).values
+    begins = torch.cat([torch.ones_like(ordered[:, :1]), (ordered[:, 1:] != ordered[:, :-1]).to(places.dtype)], dim=1)
+    at = torch.arange(width, device=places.device).expand(batch, width)
+    starts = torch.sort(torch.where(begins > 0, at, width), dim=1).values
+    ends = functional.pad(starts[:, 1:], (0, 1), value=0) + (at == width - 1) * width
+    found = ordered.gather(1, starts.clamp(max=width - 1))
+    there = (starts < width) & (found < buckets)
+    return torch.where(there, found, 0), torch.where(there, ends - starts, 0)
+
+
+def bags_of(columns: Sequence[Tensor], values: Sequence[Tensor]) -> Bags:
+    """Batches of (batch, places) as one: entries of value 0 are left out."""
+    kept = [(one[value != 0], value[value != 0], (value != 0).sum(1)) for one, value in zip(columns, values, strict=True)]
+    sizes = torch.cat([size for _, _, size in kept])
+    return Bags(
+        torch.cat([one for one, _, _ in kept]), torch.cat([value for _, value, _ in kept]).double(),
+        sizes.cumsum(0) - sizes,
+    )  # fmt: skip
+
+
+def solved(bags: Bags, width: int, truth: Tensor, outputs: int, c: float) -> tuple[Tensor, Tensor]:
+    """Weight (outputs, width) and bias (outputs,) that make c x summed loss + half the squared weights least.
+
+    int64 truth (rows,): logistic regression, of two labels by one weight vector, half of it with each sign. Other
+    truth (rows, outputs): squared error, half of it. L-BFGS in float64 (Liu and Nocedal 1989); columns that no row
+    holds stay 0.
+    """
+    used, places = torch.unique(bags.columns, return_inverse=True)
+    labels = not truth.is_floating_point()
+    logits = 1 if labels and outputs == 2 else outputs
+    weight = torch.zeros(len(used), logits, dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(logits, dtype=torch.float64, requires_grad=True)
+    update = torch.optim.LBFGS(
+        [weight, bias], max_iter=1000, tolerance_grad=1e-8, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+    )
+    truth = truth if labels else truth.double()
+
+    def objective() -> Tensor:
+        update.zero_grad()
+        scores = bias + functional.embedding_bag(
+            places, weight, bags.starts, mode="sum", per_sample_weights=bags.values
+        )
+        # Divided by c x rows: the tolerances then mean the same for every number of rows.
+        loss = _losses(scores, truth, outputs) / len(truth) + weight.square().sum() / (2 * c * len(truth))
+        loss.backward()
+        return loss
+
+    update.step(objective)
+    whole = torch.zeros(width, logits, dtype=torch.float64)
+    whole[used] = weight.detach()
+    bias = bias.detach()
+    if labels and outputs == 2:
+        whole, bias = torch.cat([-whole, whole], dim=1) / 2, torch.cat([-bias, bias]) / 2
+    return whole.t().contiguous(), bias
+
+
+def _losses(scores: Tensor, truth: Tensor, outputs: int) -> Tensor:
+    if truth.is_floating_point():
+        return (scores - truth).square().sum() / 2
+    if outputs == 2:
+        return functional.binary_cross_entropy_with_logits(scores[:, 0], truth.double(), reduction="sum")
+    return functional.cross_entropy(scores, truth, reduction="sum")
