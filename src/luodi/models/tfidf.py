@@ -18,7 +18,7 @@ class TfIdf(nn.Module):
     """TF-IDF over hashed n-grams of tokens (Sparck Jones 1972), then one linear layer a target; solved, not trained.
 
     A text is its n-grams: how often each occurs, times log((1 + texts) / (1 + texts that hold it)) + 1, of length 1 in
-    all. `ngrams` are the lengths, `features` the buckets that n-grams are hashed into (at most 2^19), `sublinear`
+    all. `ngrams` are the lengths, `features` the buckets that n-grams are hashed into (a power of two, at most 2^19), `sublinear`
     takes 1 + log(count) for the count. `c` is the strength of the data against that of the L2 penalty, as in
     scikit-learn. The step `solve` learns both; weights of n-grams that no training row holds stay 0. Of several texts
     every one has its own n-grams.
@@ -37,10 +37,10 @@ class TfIdf(nn.Module):
         c: float = 1.0,
     ) -> None:
         super().__init__()
-        if not ngrams or min(ngrams) < 1 or not 2 <= features <= MOST or not c > 0:
-            raise ValueError(
-                f"tfidf: ngrams are at least 1, features 2 to {MOST:,}, c above 0, got {ngrams}, {features}, {c}"
-            )
+        if not ngrams or min(ngrams) < 1 or not c > 0:
+            raise ValueError(f"tfidf: ngrams are at least 1, c is above 0, got {ngrams}, {c}")
+        if not 2 <= features <= MOST or features.bit_count() != 1:
+            raise ValueError(f"tfidf: features is a power of two, at most {MOST}, got {features}")
         self.names = texts_of(inputs, "tfidf")
         if odd := [name for name, spec in outputs.items() if spec.kind not in ("category", "number")]:
             raise ValueError(f"tfidf learns categories and numbers, got {outputs[odd[0]].kind} for {odd[0]}")

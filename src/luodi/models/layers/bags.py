@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Runtimes that turn int64 into int32 must not overflow: every product stays below 2^31. Together the two factors are a
-# multiplier of the whole range, chosen so that neighbouring pairs of small ids lie far apart.
-FACTORS = (1163, 1061)
+# Runtimes may compute with integers as float32 (OpenVINO does), which is exact below 2^24: every product stays below.
+# Together the factors keep neighbouring pairs of small ids about as far apart as buckets allow, for any power of two.
+FACTORS = (21, 31)
 MOST = 2**19  # buckets
 STEP = 7919  # between n-grams of one length and of the next
 
@@ -46,14 +46,20 @@ def counted(places: Tensor, buckets: int) -> tuple[Tensor, Tensor]:
     By sorting: equal ones lie side by side, and where a run begins tells how long the one before it was.
     """
     batch, width = places.shape
-    ordered = torch.sort(places, dim=1).values
+    ordered = ascending(places)
     begins = torch.cat([torch.ones_like(ordered[:, :1]), (ordered[:, 1:] != ordered[:, :-1]).to(places.dtype)], dim=1)
     at = torch.arange(width, device=places.device).expand(batch, width)
-    starts = torch.sort(torch.where(begins > 0, at, width), dim=1).values
-    ends = functional.pad(starts[:, 1:], (0, 1), value=0) + (at == width - 1) * width
-    found = ordered.gather(1, starts.clamp(max=width - 1))
-    there = (starts < width) & (found < buckets)
+    past = at[:, -1:] + 1  # the width as a tensor: the exporter's arithmetic knows no free size as a number
+    starts = ascending(torch.where(begins > 0, at, past))
+    ends = torch.cat([starts[:, 1:], past], dim=1)
+    found = ordered.gather(1, torch.minimum(starts, past - 1))
+    there = (starts < past) & (found < buckets)
     return torch.where(there, found, 0), torch.where(there, ends - starts, 0)
+
+
+def ascending(rows: Tensor) -> Tensor:
+    """Each row sorted: as `topk`, because the exporter to ONNX does not know `sort`."""
+    return rows.topk(rows.shape[1], dim=1, largest=False).values
 
 
 def bags_of(columns: Sequence[Tensor], values: Sequence[Tensor]) -> Bags:
