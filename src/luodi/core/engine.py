@@ -45,7 +45,10 @@ def run(
     rehearse: bool = False, trust: tuple[str, ...] = (),
 ) -> Result:  # fmt: skip
     """Runs a recipe in `out/<name>`; a step whose key is unchanged is not done again. Raises Refused before work."""
-    trust = (*trust, *own_names([recipe.task, recipe.data, recipe.model, recipe.steps, recipe.measure]))  # who names it trusts it
+    trust = (
+        *trust,
+        *own_names([recipe.task, recipe.data, recipe.model, recipe.steps, recipe.measure]),
+    )  # who names it trusts it
     if isinstance(recipe.task, Task):
         refuse_all(recipe, Bundle(task=recipe.task, config=recipe.model), known=False)  # before anything is fetched
     chosen = device.choose(recipe.device)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from luodi.core import catalog, check, records, statistics, store, words
-from luodi.core.evidence import Evidence, Measure, plain
+from luodi.core.evidence import RIVALS, Evidence, Measure, plain
 from luodi.core.folder import RunFolder
 from luodi.core.limits import Limits
 from luodi.core.recipe import Recipe
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from luodi.core.bundle import Bundle
 
 SAID = "against the recipe without it: "
-KEPT = "against"  # the note of the last evidence that holds the rivals
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,7 @@ def _faced(one: Evidence, name: str, theirs: tuple[Evidence, ...], found: dict[s
     figures = found if isinstance(found, str) else {metric: plain(measure) for metric, measure in found.items()}
     row = end.model_copy(update={"words": (said,), "notes": {}, "name": name, "measures": _alone(end)})
     kept = {"steps": [past.name for past in theirs], "evidence": plain(row), "difference": figures}
-    return one.model_copy(update={"notes": {**one.notes, KEPT: {**one.notes.get(KEPT, {}), name: kept}}})
+    return one.model_copy(update={"notes": {**one.notes, RIVALS: {**one.notes.get(RIVALS, {}), name: kept}}})
 
 
 def _alone(one: Evidence) -> dict[str, Measure]:
@@ -169,11 +168,4 @@ def _alone(one: Evidence) -> dict[str, Measure]:
 
 def _bare(one: Evidence) -> Evidence:
     """Without rivals of an earlier run."""
-    return one.model_copy(update={"notes": {key: value for key, value in one.notes.items() if key != KEPT}})
-
-
-def faced(evidence: tuple[Evidence, ...]) -> list[Evidence]:
-    """The rivals that the last evidence holds, a row each: named as they are, the difference to them in words."""
-    return [Evidence.model_validate(one["evidence"]) for last in evidence[-1:] for one in last.notes.get(KEPT, {}).values()]
-
-
+    return one.model_copy(update={"notes": {key: value for key, value in one.notes.items() if key != RIVALS}})

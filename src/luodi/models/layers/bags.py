@@ -64,7 +64,9 @@ def ascending(rows: Tensor) -> Tensor:
 
 def bags_of(columns: Sequence[Tensor], values: Sequence[Tensor]) -> Bags:
     """Batches of (batch, places) as one: entries of value 0 are left out."""
-    kept = [(one[value != 0], value[value != 0], (value != 0).sum(1)) for one, value in zip(columns, values, strict=True)]
+    kept = [
+        (one[value != 0], value[value != 0], (value != 0).sum(1)) for one, value in zip(columns, values, strict=True)
+    ]
     sizes = torch.cat([size for _, _, size in kept])
     return Bags(
         torch.cat([one for one, _, _ in kept]), torch.cat([value for _, value, _ in kept]).double(),
