@@ -142,11 +142,12 @@ def test_other_rows_are_not_compared(table_system: System, cache: Path, tmp_path
 def test_what_is_wrong_with_a_rival_is_said_with_its_place(
     table_system: System, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    at = r"measure\.against\.weak"
     cases: list[tuple[Any, str]] = [
-        ({"model": "constant", "steps": [TRAIN, "purne"]}, r"measure\.against\.weak\.steps\.1: no step is named 'purne'.*prune"),
-        ({"model": "constnat", "steps": [TRAIN]}, r"measure\.against\.weak\.model: .*did you mean 'constant'"),
-        ({"modle": "constant", "steps": [TRAIN]}, r"measure\.against\.weak\.modle: unknown key 'modle'; did you mean 'model'"),
-        ({"model": "constant", "steps": []}, r"measure\.against\.weak\.steps: "),
+        ({"model": "constant", "steps": [TRAIN, "purne"]}, at + r"\.steps\.1: no step is named 'purne'.*prune"),
+        ({"model": "constnat", "steps": [TRAIN]}, at + r"\.model: .*did you mean 'constant'"),
+        ({"modle": "constant", "steps": [TRAIN]}, at + r"\.modle: unknown key 'modle'; did you mean 'model'"),
+        ({"model": "constant", "steps": []}, at + r"\.steps: "),
     ]  # fmt: skip
     for rival, said in cases:
         with pytest.raises(LuodiError, match=said):

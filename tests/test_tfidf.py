@@ -122,7 +122,7 @@ def test_a_number_is_solved_as_ridge_regression() -> None:
     rows, labels = texts(120)
     truth = (labels * 1.5 + np.asarray([len(row) for row in rows]) / 10).astype(np.float32)
     _, matrix = vectorised(rows, (1,), False)
-    model = model_of({"size": Spec(kind="number", shape=(1,))}, ngrams=(1,), c=0.5)
+    model = model_of({"size": Spec(kind="number", shape=(1,))}, ngrams=(1,), sublinear=False, c=0.5)
     model.solve([(batch_of(rows), {"size": torch.from_numpy(truth)[:, None]})])
     theirs = Ridge(alpha=2.0, solver="lsqr", tol=1e-10).fit(matrix, truth).predict(matrix)
     with torch.no_grad():

@@ -41,9 +41,11 @@ class Budget(Thing):
     calls: int = Field(1000, ge=20)  # timed calls of one request; p99 needs 1,000
     resamples: int = Field(400, ge=100)  # of every bootstrap
     without: tuple[str, ...] = ()  # names of steps whose worth is found by running the recipe without them, too
-    against: dict[
-        Annotated[str, Field(pattern=NAME)], Rival
-    ] = {}  # name -> what the end is compared with, in its table
+    against: dict[Annotated[str, Field(pattern=NAME)], Rival] = {}  # name -> whom the end is compared with
+
+    def cost(self) -> dict[str, Any]:
+        """What one step's evidence may cost, as plain data: no word of other recipes."""
+        return self.model_dump(exclude={"without", "against"})
 
 
 class Recipe(Thing):

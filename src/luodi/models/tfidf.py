@@ -18,10 +18,10 @@ class TfIdf(nn.Module):
     """TF-IDF over hashed n-grams of tokens (Sparck Jones 1972), then one linear layer a target; solved, not trained.
 
     A text is its n-grams: how often each occurs, times log((1 + texts) / (1 + texts that hold it)) + 1, of length 1 in
-    all. `ngrams` are the lengths, `features` the buckets that n-grams are hashed into (a power of two, at most 2^19), `sublinear`
-    takes 1 + log(count) for the count. `c` is the strength of the data against that of the L2 penalty, as in
-    scikit-learn. The step `solve` learns both; weights of n-grams that no training row holds stay 0. Of several texts
-    every one has its own n-grams.
+    all. `ngrams` are the lengths, `features` the buckets that n-grams are hashed into (a power of two, at most 2^19);
+    `sublinear` takes 1 + log(count) for the count. `c` is the strength of the data against that of the L2 penalty, as
+    in scikit-learn. The step `solve` learns both; weights of n-grams that no training row holds stay 0. Of several
+    texts every one has its own n-grams.
     """
 
     idf: Tensor  # (features,)
@@ -33,8 +33,8 @@ class TfIdf(nn.Module):
         *,
         ngrams: tuple[int, ...] = (1, 2),
         features: int = 262_144,
-        sublinear: bool = False,
-        c: float = 1.0,
+        sublinear: bool = True,
+        c: float = 3.0,
     ) -> None:
         super().__init__()
         if not ngrams or min(ngrams) < 1 or not c > 0:
@@ -54,7 +54,8 @@ class TfIdf(nn.Module):
         values = self.weighed(places, frequencies)
         found = {}
         for name, layer in zip(self.targets, self.layers, strict=True):
-            columns = layer.weight.index_select(1, places.flatten()).unflatten(1, places.shape)
+            weight: Any = layer.weight
+            columns = weight.index_select(1, places.flatten()).unflatten(1, places.shape)
             found[name] = (columns * values).sum(2).t() + layer.bias
         return found
 
@@ -88,6 +89,7 @@ class TfIdf(nn.Module):
         values = [self.weighed(places.to(here), one.to(here)).cpu() for places, one in found]
         bags = bags_of([places for places, _ in found], values)
         for name, layer in zip(self.targets, self.layers, strict=True):
+            assert isinstance(layer, nn.Linear)
             truth = torch.cat([one[name] for one in truths])
             with torch.enable_grad():
                 weight, bias = solved(bags, self.features, truth, layer.out_features, self.c)

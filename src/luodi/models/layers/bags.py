@@ -87,8 +87,9 @@ def solved(bags: Bags, width: int, truth: Tensor, outputs: int, c: float) -> tup
     weight = torch.zeros(len(used), logits, dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(logits, dtype=torch.float64, requires_grad=True)
     update = torch.optim.LBFGS(
-        [weight, bias], max_iter=1000, tolerance_grad=1e-8, tolerance_change=1e-12, line_search_fn="strong_wolfe"
-    )
+        [weight, bias], max_iter=1000, history_size=10, tolerance_grad=1e-6, tolerance_change=1e-12,
+        line_search_fn="strong_wolfe",
+    )  # fmt: skip
     truth = truth if labels else truth.double()
 
     def objective() -> Tensor:
