@@ -109,7 +109,8 @@ def _steps(work: Work, start: Bundle) -> tuple[Place, list[str], int]:
         work.folder.about = {"step": number, "name": name}
         key = _key(work, place, step, scope)
         fresh = not is_kept(work.folder.step(key))
-        work.folder.log("step", {"state": "run" if fresh else "kept", "key": key})
+        state = "run" if fresh else "kept"
+        work.folder.log("step", {"state": state, "key": key, "of": len(work.recipe.steps)})
         before = place
         if fresh:
             place = _do(work, before, step, scope, key, number)
