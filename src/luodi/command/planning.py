@@ -8,14 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-from luodi.core import atomic, catalog, check, device, store
+from luodi.core import atomic, catalog, check, device, rivals, store
+from luodi.core.bundle import Bundle
 from luodi.core.errors import BadRequest, LuodiError
 from luodi.core.outlook import Outlook, outlook
 from luodi.core.recipe import Recipe
 from luodi.core.source import Source
 from luodi.core.step import Step
 from luodi.core.task import Task
-from luodi.core.thing import dump, make
+from luodi.core.thing import Trust, dump, make
 
 
 def plan_recipe(
@@ -29,38 +30,54 @@ def plan_recipe(
 
 
 def _facts(recipe: Recipe, out: Path, cache: Path, trust: tuple[str, ...]) -> dict[str, Any]:
-    task: Any = recipe.task
-    config: Any = recipe.model
-    stored: frozenset[str] = frozenset()
-    if recipe.start is not None:
-        from luodi.core.thing import Trust
-
-        head = store.peek(Path(recipe.start))
-        trusted = Trust(trust, head["own"])
-        task = cast(Any, make("tasks", head["task"], trusted))
-        config = cast(Any, make("models", head["config"], trusted)) if head["config"] else None
-        stored = frozenset(head["facts"]) | ({"rows", "split"} if head["origin"] else set())
-    problems = check.problems(recipe, task, config, stored)
-    threads = recipe.threads.train or device.cores()
-    view, unknown = _outlook(recipe, task, config, cache, threads)
-    if isinstance(view, str):
-        problems, view = [*problems, view], None
+    start = _start(recipe, trust)
+    problems = check.problems(recipe, start.task, start.config, start.facts)
+    problems += rivals.problems(recipe, start, problems, known=False)
     past = _past(out / recipe.name)
+    steps, view, wrong, unknown = _steps(recipe, start, cache, past)
+    others = []
+    for other in rivals.others(recipe):
+        if other.way == "against":
+            more, _, found, _ = _steps(other.recipe, rivals.started(other, start), cache, past)
+            wrong += [f"measure.against.{other.name}: {one}" for one in found]
+            others.append({"way": other.way, "name": other.name, "steps": more})
+    return {
+        "recipe": recipe.name, "device": device.choose(recipe.device),
+        "threads": recipe.threads.train or device.cores(), "steps": steps, "others": others,
+        "model": {"parameters": view.parameters, "flops": view.flops} if view else None,
+        "unknown": unknown, "problems": problems + wrong,
+    }  # fmt: skip
+
+
+def _start(recipe: Recipe, trust: tuple[str, ...]) -> Bundle:
+    """What the first step will be given, without its rows."""
+    if recipe.start is None:
+        return Bundle(task=cast(Any, recipe.task), config=recipe.model)
+    head = store.peek(Path(recipe.start))
+    trusted = Trust(trust, head["own"])
+    task = cast(Any, make("tasks", head["task"], trusted))
+    config = cast(Any, make("models", head["config"], trusted)) if head["config"] else None
+    stored = frozenset(head["facts"]) | ({"rows", "split"} if head["origin"] else set())
+    return Bundle(task=task, config=config, facts=stored)
+
+
+def _steps(
+    recipe: Recipe, start: Bundle, cache: Path, past: dict[str, float]
+) -> tuple[list[dict[str, Any]], Outlook | None, list[str], str]:
+    """Every step with its forecast; the outlook; the problem that building shows; why there is no outlook."""
+    view, unknown = _outlook(recipe, start.task, start.config, cache, recipe.threads.train or device.cores())
+    view, wrong = (None, [view]) if isinstance(view, str) else (view, [])
     steps = []
     for number, step in enumerate(recipe.steps, 1):
         assert isinstance(step, Step)
         forecast = step.forecast(view) if view is not None else None
-        before = past.get(jsonlib.dumps(dump(step), sort_keys=True))
         steps.append({
             "number": number, "name": catalog.name_of(type(step)), "step": dump(step, short=True),
-            "forecast": asdict(forecast) if forecast else None, "last_time_seconds": before,
+            "forecast": asdict(forecast) if forecast else None,
+            "last_time_seconds": past.get(jsonlib.dumps(dump(step), sort_keys=True)),
             "cautions": step.cautions(device.choose(recipe.device)),
         })  # fmt: skip
-    return {
-        "recipe": recipe.name, "device": device.choose(recipe.device), "threads": threads, "steps": steps,
-        "model": {"parameters": view.parameters, "flops": view.flops} if view else None,
-        "unknown": unknown, "problems": problems,
-    }  # fmt: skip
+    return steps, view, wrong, unknown
 
 
 def _outlook(recipe: Recipe, task: Task, config: Any, cache: Path, threads: int) -> tuple[Outlook | str | None, str]:
@@ -99,7 +116,18 @@ def _text(facts: dict[str, Any]) -> str:
     if facts["model"]:
         flops = facts["model"]["flops"] / 1e6
         lines.append(f"model: {facts['model']['parameters']:,} parameters, {flops:,.2f} MFLOP a forward")
-    for step in facts["steps"]:
+    lines += _told(facts["steps"])
+    for other in facts["others"]:
+        lines += [f"against {other['name']}, on the same rows:", *_told(other["steps"])]
+    lines += [facts["unknown"]] if facts["unknown"] else []
+    lines += ["", "cannot be run:", *(f"  {one}" for one in facts["problems"])] if facts["problems"] else ["can be run"]
+    return "\n".join(lines)
+
+
+def _told(steps: Sequence[dict[str, Any]]) -> list[str]:
+    """A line a step: what it took, what it will take; below it what else there is to say."""
+    lines = []
+    for step in steps:
         about = []
         if step["last_time_seconds"] is not None:
             about.append(f"{step['last_time_seconds']:.1f} s last time")
@@ -109,6 +137,4 @@ def _text(facts: dict[str, Any]) -> str:
         lines.append(f"  {step['number']}. {step['name']:<12} {', '.join(about)}".rstrip())
         lines += [f"     {step['forecast']['told']}"] if step["forecast"] and step["forecast"]["told"] else []
         lines += [f"     {caution}" for caution in step["cautions"]]
-    lines += [facts["unknown"]] if facts["unknown"] else []
-    lines += ["", "cannot be run:", *(f"  {one}" for one in facts["problems"])] if facts["problems"] else ["can be run"]
-    return "\n".join(lines)
+    return lines

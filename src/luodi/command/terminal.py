@@ -48,7 +48,7 @@ class Terminal:
         elif event == "step":
             self.end_bar()
             state = "kept from an earlier run" if facts["state"] == "kept" else "..."
-            self.say(f"[{facts['step']}/{len(self.steps)}] {facts['name']} {state}")
+            self.say(f"[{facts['step']}/{facts.get('of', len(self.steps))}] {facts['name']} {state}")
         elif event == "progress":
             self.progress(facts)
         elif event == "epoch":

@@ -40,7 +40,7 @@ def _measuring_key(work: Work, before: Place) -> dict[str, Any]:
     sources = keys.sources_of([catalog.ROOT / "core" / "appraise.py"])
     past = before.evidence[-1] if before.evidence else None
     return {
-        "budget": work.budget.model_dump(exclude={"without"}), "threads": work.recipe.threads.serve, "sources": sources,
+        "budget": work.budget.cost(), "threads": work.recipe.threads.serve, "sources": sources,
         "before": plain(past) if past else None,
     }  # fmt: skip
 
@@ -83,7 +83,7 @@ def _assess(work: Work, before: Place | None, after: Place, form: str, file: str
         rows=str(rows) if rows else None, records_path=str(folder / file),
         before_records=str(folder / past.records) if past and past.records else None,
         before_rows=past.rows if past else "",
-        budget=work.budget.model_dump(), threads=work.recipe.threads.serve, device=work.run.device,
+        budget=work.budget.cost(), threads=work.recipe.threads.serve, device=work.run.device,
         trust=list(work.trust),
     )  # fmt: skip
 

@@ -47,15 +47,16 @@ def problem(step: Step, have: frozenset[str], task: Task, config: ModelConfig | 
     return f"{where} is not possible here: {reason}" if reason else None
 
 
-def problems(recipe: Recipe, task: Task, config: ModelConfig | None, stored: frozenset[str] = frozenset()) -> list[str]:
-    """Every problem of the recipe's steps, in order; empty: it can be run."""
+def problems(recipe: Recipe, task: Task, config: ModelConfig | None, stored: frozenset[str] = frozenset(),
+             labels: Sequence[str] = ()) -> list[str]:  # fmt: skip
+    """Every problem of the recipe's steps, in order; empty: it can be run. `labels` name the steps."""
     have = first_facts(task, recipe.data is not None or "rows" in stored, stored)
     ended: dict[str, str] = {}
     found: list[str] = []
     chosen = device.choose(recipe.device)
     for number, step in enumerate(recipe.steps, 1):
         assert isinstance(step, Step)
-        where = f"step {number} {catalog.name_of(type(step))}"
+        where = labels[number - 1] if labels else f"step {number} {catalog.name_of(type(step))}"
         wrong = problem(step, have, task, config, where, ended)
         found += [wrong] if wrong else []
         lacking = step.lacks(chosen)

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from luodi.core import atomic, catalog, check, device, keys, limits, store
+from luodi.core import atomic, catalog, check, device, keys, limits, rivals, store
 from luodi.core.apply import apply, open_rows, reopen
 from luodi.core.appraise import evidence_of, losses, remove_unused
 from luodi.core.bundle import Bundle
@@ -20,7 +20,6 @@ from luodi.core.run import ASIDE, CACHE, Run
 from luodi.core.step import Step
 from luodi.core.task import Task
 from luodi.core.thing import dump, own_names
-from luodi.core.without import noted, recipe_without, work_without
 from luodi.core.work import Place, Work, held_out, is_kept
 
 
@@ -46,7 +45,10 @@ def run(
     rehearse: bool = False, trust: tuple[str, ...] = (),
 ) -> Result:  # fmt: skip
     """Runs a recipe in `out/<name>`; a step whose key is unchanged is not done again. Raises Refused before work."""
-    trust = (*trust, *own_names([recipe.task, recipe.data, recipe.model, recipe.steps]))  # who names it trusts it
+    trust = (
+        *trust,
+        *own_names([recipe.task, recipe.data, recipe.model, recipe.steps, recipe.measure]),
+    )  # who names it trusts it
     if isinstance(recipe.task, Task):
         refuse_all(recipe, Bundle(task=recipe.task, config=recipe.model), known=False)  # before anything is fetched
     chosen = device.choose(recipe.device)
@@ -73,9 +75,7 @@ def refuse_all(recipe: Recipe, start: Bundle, *, known: bool = True) -> None:
     found = check.problems(recipe, start.task, start.config, start.facts)
     built = check.build_problem(start, recipe.steps) if known else None
     found += [built] if built else []
-    for name in recipe.measure.without:
-        fewer = check.problems(recipe_without(recipe, name), start.task, start.config, start.facts)
-        found += [f"without {name} (measure.without): {one}" for one in fewer if one not in found]
+    found += rivals.problems(recipe, start, found, known=known)
     if found:
         raise Refused("the recipe cannot be run:\n" + "\n".join(f"  {one}" for one in found))
 
@@ -109,7 +109,8 @@ def _steps(work: Work, start: Bundle) -> tuple[Place, list[str], int]:
         work.folder.about = {"step": number, "name": name}
         key = _key(work, place, step, scope)
         fresh = not is_kept(work.folder.step(key))
-        work.folder.log("step", {"state": "run" if fresh else "kept", "key": key})
+        state = "run" if fresh else "kept"
+        work.folder.log("step", {"state": state, "key": key, "of": len(work.recipe.steps)})
         before = place
         if fresh:
             place = _do(work, before, step, scope, key, number)
@@ -124,16 +125,15 @@ def _steps(work: Work, start: Bundle) -> tuple[Place, list[str], int]:
 
 
 def _worth(work: Work, place: Place, used: list[str]) -> tuple[Place, tuple[Evidence, ...]]:
-    """The place with what the steps of `measure.without` were worth, and the evidence of the recipes without them."""
-    others: tuple[Evidence, ...] = ()
-    for name in work.recipe.measure.without:
-        work.folder.log("note", {"text": f"the recipe again, without {name}"})
-        shorter = work_without(work, name)
-        end, more, _ = _steps(shorter, first(work.recipe, work.run, work.cache, work.trust))
+    """The place with how it compares to the other recipes that were asked for, and the evidence of these."""
+    ends: list[tuple[rivals.Other, Place]] = []
+    for other in rivals.others(work.recipe):
+        work.folder.log("note", {"text": other.told})
+        start = first(other.recipe, work.run, work.cache, work.trust)
+        end, more, _ = _steps(rivals.work_of(work, other, start), start)
         used += [key for key in more if key not in used]
-        others += end.evidence
-        place = noted(work, place, end, name)
-    return place, others
+        ends.append((other, end))
+    return rivals.noted(work, place, ends), tuple(one for _, end in ends for one in end.evidence)
 
 
 def _key(work: Work, place: Place, step: Step, scope: tuple[str, int]) -> str:

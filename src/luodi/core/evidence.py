@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+RIVALS = "against"  # the note of a last evidence that holds what its bundle was compared with
 Verdict = Literal["better", "worse", "same", "undecided"]
 
 
@@ -54,3 +56,9 @@ class Evidence(BaseModel):
     seconds: float = 0.0  # of the step itself
     measuring: float = 0.0  # of this evidence
     rehearsal: bool = False
+
+
+def faced(evidence: Sequence[Evidence]) -> list[Evidence]:
+    """The rivals that the last evidence holds, a row each: named as they are, the difference to them in words."""
+    held = evidence[-1].notes.get(RIVALS, {}) if evidence else {}
+    return [Evidence.model_validate(rival["evidence"]) for rival in held.values()]

@@ -14,6 +14,7 @@ from luodi.core.errors import LuodiError, nearest
 from luodi.core.limits import Limits
 from luodi.core.thing import Problem, Slot, Thing, problems_of
 
+NAME = r"^[\w][\w.-]*$"  # may name a file
 Device = Literal["auto", "cpu", "cuda", "mps", "xpu"]
 
 
@@ -24,6 +25,14 @@ class Threads(Thing):
     serve: int = Field(1, ge=1)  # measuring and serving
 
 
+class Rival(Thing):
+    """Another recipe on the same rows: its model or task, and its steps in place of those that work on the model."""
+
+    task: Annotated[Any, Slot("tasks")] | None = None  # None: the recipe's
+    model: Annotated[Any, Slot("models")] | None = None  # None: the recipe's
+    steps: tuple[Annotated[Any, Slot("steps")], ...] = Field((), min_length=1)
+
+
 class Budget(Thing):
     """What the evidence of a step may cost."""
 
@@ -32,13 +41,18 @@ class Budget(Thing):
     calls: int = Field(1000, ge=20)  # timed calls of one request; p99 needs 1,000
     resamples: int = Field(400, ge=100)  # of every bootstrap
     without: tuple[str, ...] = ()  # names of steps whose worth is found by running the recipe without them, too
+    against: dict[Annotated[str, Field(pattern=NAME)], Rival] = {}  # name -> whom the end is compared with
+
+    def cost(self) -> dict[str, Any]:
+        """What one step's evidence may cost, as plain data: no word of other recipes."""
+        return self.model_dump(exclude={"without", "against"})
 
 
 class Recipe(Thing):
     """Everything that makes a bundle. `start` (in YAML: `from`) continues a bundle instead of task and model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, ser_json_inf_nan="strings")
-    name: str = Field(pattern=r"^[\w][\w.-]*$")
+    name: str = Field(pattern=NAME)
     start: str | None = Field(None, alias="from")  # path of a bundle
     task: Annotated[Any, Slot("tasks")] | None = None
     data: Annotated[Any, Slot("sources")] | None = None
@@ -62,6 +76,9 @@ class Recipe(Thing):
                 raise ValueError(f"measure.without: no step is named {name!r}; {nearest(name, self.step_names())}")
             if set(self.step_names()) == {name}:
                 raise ValueError(f"measure.without: without {name} the recipe has no steps")
+        for name, rival in self.measure.against.items():
+            if self.start is not None and (rival.task is not None or rival.model is not None):
+                raise ValueError(f"measure.against.{name}: a recipe that starts from a bundle lends its task and model")
         return self
 
     @classmethod

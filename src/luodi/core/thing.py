@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic_core import ErrorDetails, core_schema
@@ -226,8 +226,14 @@ def _words(detail: ErrorDetails, kind: type[BaseModel]) -> str:
 
 
 def _fields_at(kind: type[BaseModel], at: tuple[Any, ...]) -> list[str]:
+    within = False  # a mapping: the next name is one of the user's
     for name in at:
+        if within:
+            within = False
+            continue
         inner = kind.model_fields[name].annotation if name in kind.model_fields else None
+        if get_origin(inner) is dict:
+            inner, within = get_args(inner)[1], True
         if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
             return []
         kind = inner

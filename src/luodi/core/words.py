@@ -58,6 +58,16 @@ def quality(name: str, measure: Measure, better: Mapping[str, str]) -> str:
     return f"{short} {size}: {measure.verdict}"
 
 
+def against(rival: str, name: str, measure: Measure) -> str:
+    """What the paired difference to a rival shows, in the metric's own unit."""
+    change = measure.change
+    assert change is not None
+    value, low, high = (f"{one:+.3f}" if abs(measure.value) <= 1 else f"{one:+.3g}" for one in vars(change).values())
+    if measure.verdict in ("better", "worse"):
+        return f"{name} {value} [{low}, {high}] {measure.verdict} than {rival}"
+    return f"{name}: no difference to {rival} ({value} [{low}, {high}])"
+
+
 def _cost(name: str, measure: Measure) -> str:
     change = measure.change
     assert change is not None

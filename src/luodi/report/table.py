@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from luodi.core.evidence import Evidence, Measure
+from luodi.core.evidence import Evidence, Measure, faced
 from luodi.report.markdown import grid
 from luodi.report.units import Column, bounds, column_of, data, share, signed, three
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 SIGNS = {"better": "▲", "worse": "▼", "same": "=", "undecided": "?"}
 STYLES = {"better": "green", "worse": "red", "same": "", "undecided": "bright_black"}
 LEGEND = "against the step before, same rows, interleaved calls:  ▲ better  ▼ worse  = same  ? undecided"
+RIVALS = "\nagainst NAME: another recipe scored on the same held-out rows, timed at another moment"
 WORDS = 28  # columns that words need beside the numbers; with less they stand below
 
 
@@ -30,10 +31,16 @@ class Line:
     measures: Mapping[str, Measure]
     words: tuple[str, ...]
     rehearsal: bool
+    rival: bool = False  # no step: another recipe, which the last step is compared with
 
     @property
     def label(self) -> str:
-        return f"{self.number} {self.step}"
+        return f"{self.mark} {self.step}"
+
+    @property
+    def mark(self) -> str:
+        """What stands before the name."""
+        return "against" if self.rival else str(self.number)
 
 
 @dataclass(frozen=True)
@@ -47,12 +54,17 @@ class Table:
     def rehearsal(self) -> bool:
         return any(line.rehearsal for line in self.lines)
 
+    @property
+    def legend(self) -> str:
+        """What the signs mean, and where there are rivals, what they are."""
+        return LEGEND + RIVALS * any(line.rival for line in self.lines)
+
     def json(self) -> list[dict[str, Any]]:
         """One plain mapping a line, every column's measure in full."""
         return [
             {
                 "number": line.number, "step": line.step, "form": line.form, "words": list(line.words),
-                "rehearsal": line.rehearsal,
+                "rehearsal": line.rehearsal, "rival": line.rival,
                 "measures": {c.name: data(line.measures.get(c.name)) for c in self.columns},
             }
             for line in self.lines
@@ -66,7 +78,7 @@ class Table:
             cells = [_cell(line.measures.get(column.name)) for column in self.columns]
             rows.append([line.label, line.form or "-", *cells, "; ".join(line.words) or "-"])
         note = "\n\nA rehearsal: a few rows and updates; no number here says how good anything is." * self.rehearsal
-        return f"{grid(headings, rows)}\n{LEGEND}{note}\n"
+        return f"{grid(headings, rows)}\n{self.legend}{note}\n"
 
     def html(self) -> str:
         """A `<table>`; everything that comes from data is escaped."""
@@ -80,7 +92,7 @@ class Table:
         words = "".join(f"<li>{escape(word)}</li>" for word in line.words)
         chip = "<span class='chip rehearsal'>rehearsal</span>" if line.rehearsal else ""
         return (
-            f"<tr><th scope='row'><span class='number'>{line.number}</span> {escape(line.step)}{chip}</th>"
+            f"<tr><th scope='row'><span class='number'>{line.mark}</span> {escape(line.step)}{chip}</th>"
             f"<td data-title='form'>{escape(line.form) or '–'}</td>{cells}"
             f"<td class='words' data-title='what it changed'><ul>{words}</ul></td></tr>"
         )
@@ -109,7 +121,7 @@ class Table:
                 _bullets(console, line)
         else:
             console.print(self._grid(words=True))
-        console.print(Text(LEGEND, style="dim"))
+        console.print(Text(self.legend, style="dim"))
         if self.rehearsal:
             console.print(Text("A rehearsal: no number here says how good anything is.", style="bold yellow"))
 
@@ -145,11 +157,13 @@ class Table:
 
 
 def table_of(evidence: Sequence[Evidence], measures: Sequence[str] | None = None) -> Table:
-    """The table of some evidence; `measures` names its columns, by default the main metric, p50, size and memory."""
+    """The table of some evidence and of the rivals that its end holds; `measures` names its columns, by default the
+    main metric, p50, size and memory."""
     known = list(dict.fromkeys(name for row in evidence for name in row.measures))
     chosen = measures or [*metrics(known)[:1], *(n for n in ("p50_ms", "size_mb", "memory_mb") if n in known)]
-    lines = tuple(Line(e.number, e.name, e.form, e.measures, e.words, e.rehearsal) for e in evidence)
-    return Table(tuple(column_of(name, known) for name in chosen), lines)
+    lines = [Line(e.number, e.name, e.form, e.measures, e.words, e.rehearsal) for e in evidence]
+    lines += [Line(e.number, e.name, e.form, e.measures, e.words, e.rehearsal, rival=True) for e in faced(evidence)]
+    return Table(tuple(column_of(name, known) for name in chosen), tuple(lines))
 
 
 def print_table(

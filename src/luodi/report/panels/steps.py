@@ -22,4 +22,6 @@ class Steps:
             "held-out rows and in interleaved calls; brackets hold 95% intervals. "
             "▲ better, ▼ worse, = the same, ? undecided: the interval lies on both sides of zero."
         )
+        if any(line.rival for line in view.table.lines):
+            note += " Against: another recipe, scored on the same held-out rows and timed at another moment."
         return f"<p class='note'>{note}</p><div class='scroll'>{view.table.html()}</div>"
