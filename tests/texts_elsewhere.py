@@ -19,7 +19,14 @@ LINES = (
     "it moves, it sings, it is alive", "白日依山尽，黄河入海流",
 )  # fmt: skip
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
-MIXED = ("a fine film", "这部电影非常好看", "a film 很好看, really", "\N{FAMILY} 😀 ok", "", "Ｆｕｌｌ１２３ THE [SEP] x")
+MIXED = (
+    "a fine film",
+    "这部电影非常好看",
+    "a film 很好看, really",
+    "\N{FAMILY} 😀 ok",
+    "",
+    "Ｆｕｌｌ１２３ THE [SEP] x",
+)
 
 
 def text_folder(kind: str, path: Path, **more: Any) -> Path:

@@ -58,8 +58,9 @@ def located(source: str, wanted: Sequence[str], revision: str | None = None) -> 
     if source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise LuodiError(f"{source} is no folder; give a folder with config.json, or a hub name such as owner/model")
     hub = require("huggingface_hub", "hub")
+    pinned = {"revision": revision} if revision else {}
     try:
-        folder = Path(hub.snapshot_download(source, revision=revision, allow_patterns=list(wanted)))
+        folder = Path(hub.snapshot_download(source, allow_patterns=list(wanted), **pinned))
     except (OSError, ValueError) as error:
         why = str(error).split("\n", 1)[0]
         raise LuodiError(f"there is no folder {source} here, and it cannot be fetched from the hub: {why}") from error

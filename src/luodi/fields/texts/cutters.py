@@ -89,13 +89,10 @@ class Tokenized:
         self.inner: Any = kind.from_str(json.dumps(held, ensure_ascii=False) if marks else content.decode())
         self.inner.no_padding()
         self.inner.no_truncation()
+        self.size: int = max(self.inner.get_vocab().values(), default=-1) + 1  # ids may have gaps
         self.pad: int = marks.get("pad", 0)
         self.ends = tuple(marks.get("ends", ()))
         self.frame = self._frame()
-
-    @property
-    def size(self) -> int:
-        return self.inner.get_vocab_size()
 
     def ids(self, texts: Sequence[str], *, marked: bool = False) -> list[list[int]]:
         self.inner.encode_special_tokens = not marked  # "</s>" in a request is text: only we put marks in

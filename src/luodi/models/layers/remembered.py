@@ -12,7 +12,7 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 
 def kinds_of(config: Any) -> list[str]:
     """The kind of attention of each layer; ValueError if one is neither full nor a sliding window."""
-    kinds = list(getattr(config, "layer_types", None) or ())
+    kinds: list[str] = list(getattr(config, "layer_types", None) or ())
     if not kinds:
         window = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
         kinds = [SLIDING if window else FULL] * config.num_hidden_layers
@@ -30,7 +30,8 @@ def remembered(network: Any, tokens: Tensor, past: Tensor | None, start: Tensor 
     from transformers import DynamicCache
 
     if past is None or start is None:
-        cache, held, given = DynamicCache(), 0, {}
+        cache: Any = DynamicCache()
+        held, given = 0, {}
     else:
         cache = DynamicCache([(past[:, layer, 0], past[:, layer, 1]) for layer in range(past.shape[1])])
         held = past.shape[4]

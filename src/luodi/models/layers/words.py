@@ -25,7 +25,9 @@ def language_of(inputs: Mapping[str, Spec], outputs: Mapping[str, Spec], who: st
     names = [name for name, spec in inputs.items() if spec.kind == "tokens"]
     others = [f"{name} ({spec.kind})" for name, spec in inputs.items() if name not in names]
     if len(names) != 1 or any(other != f"{names[0]}_mask (mask)" for other in others):
-        raise ValueError(f"{who} takes one input of tokens (and its mask), got {', '.join([*names, *others]) or 'none'}")
+        raise ValueError(
+            f"{who} takes one input of tokens (and its mask), got {', '.join([*names, *others]) or 'none'}"
+        )
     (name,) = names
     size = inputs[name].size
     if list(outputs) != [name] or outputs[name].kind != "tokens" or outputs[name].shape[-1:] != (size,) or size < 1:
