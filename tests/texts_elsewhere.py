@@ -132,6 +132,11 @@ def _labelled(size: int, **more: Any) -> Any:
     return _bert(size, **{**names, **more})
 
 
+def _decider(size: int, **more: Any) -> Any:
+    names = {"id2label": {0: "no", 1: "yes"}, "label2id": {"no": 0, "yes": 1}}
+    return _gpt2(size, **{**names, **more})
+
+
 def _roberta(size: int, **more: Any) -> Any:
     # As published ones: two more places than tokens.
     return _t("RobertaConfig")(vocab_size=size, max_position_embeddings=66, pad_token_id=1, **{**SMALL, **more})
@@ -168,6 +173,7 @@ KINDS: dict[str, tuple[str, Any, Any]] = {
     "bert": ("bert", _bert, lambda: _t("BertModel")),
     "masked": ("bert", _bert, lambda: _t("BertForMaskedLM")),
     "classifier": ("bert", _labelled, lambda: _t("BertForSequenceClassification")),
+    "decider": ("gpt2", _decider, lambda: _t("GPT2ForSequenceClassification")),
     "roberta": ("bert", _roberta, lambda: _t("RobertaModel")),
     "gpt2": ("gpt2", _gpt2, lambda: _t("GPT2LMHeadModel")),
     "llama": ("gemma", _llama, lambda: _t("LlamaForCausalLM")),

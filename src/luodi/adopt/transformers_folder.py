@@ -1,4 +1,4 @@
-"""A folder or hub name of a transformers image classifier as a bundle."""
+"""A folder or hub name of a transformers model as a bundle: image classifiers here, texts in their own file."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from luodi.adopt import transformers_text
 from luodi.adopt.labels import labels_of, refuse_other_problems
 from luodi.adopt.preprocessing import image_field
 from luodi.adopt.proof import Original, fill_from, prove_and_save
+from luodi.adopt.transformers_text import of_texts
 from luodi.core import atomic
 from luodi.core.bundle import Bundle
 from luodi.core.catalog import require
@@ -33,12 +35,14 @@ WANTED = ("config.json", *PROCESSORS, "*.safetensors", "*.safetensors.index.json
 def adopt(source: str, out: Path) -> dict[str, Any]:
     """Saves a bundle at `out` that answers as the model of this folder or hub name does; returns what was found.
 
-    Code of the folder or hub is never run and pickle never read. Raises LuodiError for what is missing or no image
-    classifier, ParityError if the bundle would answer otherwise.
+    Code of the folder or hub is never run and pickle never read. Raises LuodiError for what is missing or not
+    known, ParityError if the bundle would answer otherwise.
     """
     require("transformers", "hub")
     folder, revision = located(source, WANTED)
     config = read_json(folder / "config.json", source)
+    if of_texts(config):
+        return transformers_text.adopt(source, out)
     kind = _architecture(config, source)
     refuse_other_problems(config, source)
     check_weights(folder, source, "AutoModelForImageClassification", "preprocessor_config.json")
@@ -78,8 +82,8 @@ def _architecture(config: Mapping[str, Any], source: str) -> Any:
         named = KNOWN[model_type] if isinstance(KNOWN[model_type], str) else KNOWN[model_type][0]
     if named not in heads:
         raise LuodiError(
-            f"{source} holds {named or model_type}, which does not classify images; supported are the heads "
-            f"...ForImageClassification; {nearest(str(named), heads)}"
+            f"{source} holds {named or model_type}, which does not classify images or texts nor write "
+            f"text; of images, supported are the heads ...ForImageClassification; {nearest(str(named), heads)}"
         )
     kind = getattr(transformers, named)
     if kind.main_input_name != "pixel_values" or model_type == "timm_wrapper":

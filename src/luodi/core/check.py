@@ -99,7 +99,7 @@ def build_problem(start: Bundle, steps: Sequence[Step] = (), cache: Path = CACHE
         found = foreseen(steps, start.task, start.config, cache)
         if found is None or found[1] is None:
             return None
-        task, config = found
+        task, config = found[0], found[1]
         fitted = task.fit(rows.take(range(0, len(rows), max(len(rows) // 512, 1))))
         with torch.device("meta"):
             fitted.build(config)

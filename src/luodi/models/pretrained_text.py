@@ -53,7 +53,8 @@ class PretrainedText(nn.Module):
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
         mask = batch[f"{self.text}_mask"]
-        states = self.network(input_ids=batch[self.text], attention_mask=mask).last_hidden_state
+        seen = None if mask.is_meta else mask  # the library looks whether a mask hides something: there is nothing yet
+        states = self.network(input_ids=batch[self.text], attention_mask=seen).last_hidden_state
         found = mean_of(states, mask) if self.pooling == "mean" else states[:, 0]
         return self.heads(self.dropout(found))
 

@@ -73,8 +73,8 @@ def _encoder_fields(folder: Folder) -> dict[str, Any]:
         )
     if folder.config.get("is_encoder_decoder"):
         raise LuodiError(f"{folder.source} holds an encoder and a decoder ({kind}); a text classifier takes an encoder")
-    base = KNOWN[kind] if isinstance(KNOWN[kind], str) else KNOWN[kind][0]
-    return _fields(folder, base)
+    base: Any = KNOWN[kind]
+    return _fields(folder, base if isinstance(base, str) else base[0])
 
 
 def _language(folder: Folder) -> tuple[str, dict[str, Any]]:
@@ -114,5 +114,8 @@ def _own_tensors(folder: Folder, size: int) -> dict[str, Tensor]:
         _, found = from_hugging_face({**whole, "architectures": [architecture]}, stored)
     except ValueError as error:
         raise LuodiError(f"{folder.source}: {error}") from error
-    rows = {"tokens.weight", "heads.weight"}
-    return {name: (tensor[:size] if name in rows else tensor).float() for name, tensor in found.items()}
+    tables = [name for name in found if name.endswith(("tokens.weight", "heads.weight"))]
+    for name in tables:
+        if len(found[name]) < size:
+            raise LuodiError(f"{folder.source}: the tokenizer has {size} tokens, the model knows {len(found[name])}")
+    return {name: (tensor[:size] if name in tables else tensor).float() for name, tensor in found.items()}

@@ -15,6 +15,7 @@ from luodi.data.pretraining.folder import Folder, quiet
 NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 SHIFTED = ("roberta", "camembert", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "xmod", "data2vec-text",
            "mpnet", "longformer", "ibert", "esm")  # their first place is behind the padding's id  # fmt: skip
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 ENDLESS = 10**9  # a tokenizer that knows no longest text says about 1e30
 
 
@@ -53,6 +54,10 @@ def tokens_of(folder: Folder) -> Tokens:
 def auto_tokenizer(folder: Folder) -> Any:
     """What AutoTokenizer makes of the folder; no code of it is run, nothing is fetched."""
     transformers = require("transformers", "hub")
+    if not any(file for pattern in VOCABULARIES for file in folder.path.glob(pattern)):
+        raise LuodiError(
+            f"{folder.source} has no tokenizer.json (nor vocab.txt, vocab.json or a .model): no tokens are known"
+        )
     try:
         with quiet():
             return transformers.AutoTokenizer.from_pretrained(

@@ -29,8 +29,9 @@ def remembered(network: Any, tokens: Tensor, past: Tensor | None, start: Tensor 
     """
     from transformers import DynamicCache
 
+    cache: Any
     if past is None or start is None:
-        cache: Any = DynamicCache()
+        cache = DynamicCache()
         held, given = 0, {}
     else:
         cache = DynamicCache([(past[:, layer, 0], past[:, layer, 1]) for layer in range(past.shape[1])])
@@ -38,7 +39,8 @@ def remembered(network: Any, tokens: Tensor, past: Tensor | None, start: Tensor 
         places = start[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
         given = {"position_ids": places, "attention_mask": _masks(network, places, start, held)}
     logits = network(input_ids=tokens, past_key_values=cache, use_cache=True, **given).logits
-    pairs = [torch.stack([layer.keys[:, :, held:], layer.values[:, :, held:]], dim=1) for layer in cache.layers]
+    layers: list[Any] = cache.layers
+    pairs = [torch.stack([layer.keys[:, :, held:], layer.values[:, :, held:]], dim=1) for layer in layers]
     return logits, torch.stack(pairs, dim=1)
 
 
