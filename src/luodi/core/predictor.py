@@ -70,14 +70,18 @@ START = "start"  # how much of a growing state is real, for each row
 
 
 def from_empty(forward: Forward, signature: Signature) -> Forward:
-    """A forward that begins with empty states where it is given none: an exported form wants every input."""
+    """A forward that begins with empty states where it is given none: an exported form wants every input.
+
+    Of a state that grows, one place is given that holds nothing: not every runtime computes with arrays of no size.
+    """
     if not signature.state:
         return forward
 
     def started(arrays: Arrays) -> Arrays:
         rows = len(next(iter(arrays.values())))
-        blank = {name: empty(signature.inputs[name], rows) for name in signature.inputs if name not in arrays}
-        return forward({**blank, **arrays})
+        given = {name: array for name, array in arrays.items() if array.size}
+        blank = {name: empty(signature.inputs[name], rows, 1) for name in signature.inputs if name not in given}
+        return forward({**given, **blank})
 
     return started
 

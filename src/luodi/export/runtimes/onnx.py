@@ -13,6 +13,7 @@ from luodi.core.catalog import require
 from luodi.core.form import Runtime, Written
 from luodi.core.spec import Arrays, Signature
 from luodi.core.thing import Json
+from luodi.export.tracing.graph import plain_names
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,10 +55,11 @@ class Onnx(Runtime):
         options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 3
         session = runtime.InferenceSession(str(folder / FILE), options, providers=["CPUExecutionProvider"])
-        names = [output.name for output in session.get_outputs()]
+        said = [output.name for output in session.get_outputs()]
+        names = plain_names(said, {each.name for each in session.get_inputs()})
 
         def forward(arrays: Arrays) -> Arrays:
-            return dict(zip(names, session.run(names, dict(arrays)), strict=True))
+            return dict(zip(names, session.run(said, dict(arrays)), strict=True))
 
         return forward
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 LARGEST = 1_500_000_000  # bytes of weights inside one .onnx file; protobuf ends at 2 GB
 FOLD = 64  # numbers; a larger constant is not folded, or int8 weights would be floats in the file
 BATCH = "batch"  # the free first axis
+NEXT = ".next"  # after the name of an output that is named as an input is, which a graph may not have
 
 
 def write_onnx(model: nn.Module, example: Arrays, signature: Signature, path: Path) -> None:
@@ -28,6 +30,11 @@ def write_onnx(model: nn.Module, example: Arrays, signature: Signature, path: Pa
         optimizer.optimize(graph, input_size_limit=FOLD)
         proto = require("onnx_ir", "export").serde.serialize_model(graph)
     save(proto, path)
+
+
+def plain_names(outputs: Sequence[str], inputs: Collection[str]) -> list[str]:
+    """The model's own names of a graph's outputs."""
+    return [short if (short := name.removesuffix(NEXT)) in inputs else name for name in outputs]
 
 
 def arithmetic_of(model: nn.Module) -> str:
@@ -54,7 +61,7 @@ def _trace(model: nn.Module, example: Arrays, signature: Signature) -> Any:
         (),
         kwargs={"batch": batch},
         input_names=names,
-        output_names=list(outputs),
+        output_names=[f"{name}{NEXT}" if name in names else name for name in outputs],
         dynamic_shapes={"batch": _free_axes(signature, names)},
         custom_translation_table={torch.ops.aten._int_mm.default: int_product},
         dynamo=True,

@@ -16,7 +16,10 @@ LENGTH = 6  # of a growing state; rows hold 1 to so many
 
 
 def with_states(arrays: Arrays, signature: Signature, run: Run) -> Arrays:
-    """The arrays with random states beside them, as large as normal ones are; the same for a model without a memory."""
+    """The arrays with random states beside them, as large as normal ones are; the same for a model without a memory.
+
+    Where a state grows, the arrays are cut so that what is held and what is new fit the length together.
+    """
     if not signature.state:
         return arrays
     rows, dice = len(next(iter(arrays.values()))), run.dice("states")
@@ -25,5 +28,9 @@ def with_states(arrays: Arrays, signature: Signature, run: Run) -> Arrays:
         shape = empty(signature.inputs[name], rows, LENGTH).shape
         found[name] = dice.standard_normal(shape).astype(signature.inputs[name].dtype)
     if any(HELD in signature.inputs[name].shape for name in signature.state):
+        for name, array in arrays.items():
+            spec = signature.inputs[name]
+            if spec.most and isinstance(spec.shape[0], str):
+                found[name] = array[:, : max(spec.most - LENGTH, 1)]
         found[START] = np.asarray(1 + dice.integers(0, LENGTH, rows), np.int64)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
@@ -93,9 +94,17 @@ class Tokenized:
         self.pad: int = marks.get("pad", 0)
         self.ends = tuple(marks.get("ends", ()))
         self.frame = self._frame()
+        marked = [token.content for token in self.inner.get_added_tokens_decoder().values() if token.special]
+        self.forged = re.compile("|".join(map(re.escape, sorted(marked, key=len, reverse=True))) or r"(?!)")
 
     def ids(self, texts: Sequence[str], *, marked: bool = False) -> list[list[int]]:
-        self.inner.encode_special_tokens = not marked  # "</s>" in a request is text: only we put marks in
+        if marked or not any(map(self.forged.search, texts)):
+            return self._ids(texts)
+        # "</s>" in a request is text, only we put marks in: cut inside its name, it is none.
+        parts = [self.forged.sub(lambda mark: f"{mark.group()[0]}\0{mark.group()[1:]}", text) for text in texts]
+        return [[token for ids in self._ids(part.split("\0")) for token in ids] for part in parts]
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         return [found.ids for found in self.inner.encode_batch(list(texts), add_special_tokens=False)]
 
     def _frame(self) -> tuple[list[int], list[int]]:

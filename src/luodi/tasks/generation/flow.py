@@ -27,11 +27,20 @@ class Writing:
     prompt: list[int]
     ids: list[int] = field(default_factory=list)  # drawn so far
     shown: str = ""
+    start: int = 0  # of what the model still sees
     finish: str = ""  # why it ended: "end", "stop", "length"
 
     @property
     def whole(self) -> list[int]:
         return [*self.prompt, *self.ids]
+
+    @property
+    def seen(self) -> list[int]:
+        return self.whole[self.start :]
+
+    def forget(self, most: int) -> None:
+        """Leaves only its last tokens to be seen."""
+        self.start = max(len(self.prompt) + len(self.ids) - most, 0)
 
 
 class Generation:
@@ -62,7 +71,7 @@ class Generation:
         if not self.active:
             return []
         self._slide()
-        return self._write() if self.active else self.step()
+        return self._write()
 
     def drop(self, ticket: int) -> None:
         self.waiting.pop(ticket, None)
@@ -83,8 +92,9 @@ class Generation:
         begun = [writing for writing in begun if not writing.finish]
         if not begun:
             return done
-        most = self.text.length - 1
-        rows = [writing.whole[-most:] for writing in begun]
+        for writing in begun:
+            writing.forget(self.text.length - 1)
+        rows = [writing.seen for writing in begun]
         outputs = self._forward(rows, self.memory.first(len(rows)) if self.memory else {})
         lengths = [len(row) for row in rows]
         if self.memory:
@@ -96,7 +106,7 @@ class Generation:
     def _write(self) -> list[Piece]:
         """One more token of every text."""
         if self.memory is None:
-            rows = [writing.whole[-(self.text.length - 1) :] for writing in self.active]
+            rows = [writing.seen for writing in self.active]
             outputs = self._forward(rows, {})
             at = [len(row) - 1 for row in rows]
         else:
@@ -149,17 +159,17 @@ class Generation:
         return Piece(writing.ticket, {self.name: value}, bool(writing.finish))
 
     def _slide(self) -> None:
-        """Texts whose states are full are read anew, from their last half."""
-        if self.memory is None:
+        """Texts that are as long as the model sees are read anew, from their last half."""
+        full = [one for one in self.active if len(one.prompt) + len(one.ids) - one.start > self.text.length]
+        for writing in full:
+            writing.forget(self.text.length // 2)
+        if not full or self.memory is None:
             return
-        full = [w for w, length in zip(self.active, self.memory.lengths, strict=True) if length >= self.text.length]
         for writing in full:
             self._leave(self.active.index(writing))
-        if full:
-            rows = [writing.whole[-(self.text.length // 2) : -1] for writing in full]
-            outputs = self._forward(rows, self.memory.first(len(rows)))
-            self.memory.add(outputs, [len(row) for row in rows])
-            self.active += full
+        rows = [writing.seen[:-1] for writing in full]  # the last token is the next step's
+        self.memory.add(self._forward(rows, self.memory.first(len(rows))), [len(row) for row in rows])
+        self.active += full
 
     def _leave(self, row: int) -> None:
         if self.memory:
