@@ -113,17 +113,23 @@ def _arrays(task: Task, words: Any, field: Any) -> Any:
     language, cutter = name_of(type(task)) == "language", field.cutter
     before = len(cutter.frame[0])
 
-    def ids(text: str) -> list[int]:
+    def bare(text: str) -> list[int]:
         # A mark's name in a request is text, not the mark: who sends it must not end or mask anything.
-        asked: dict[str, Any] = {"split_special_tokens": True}
-        if not language:
-            asked |= {"truncation": True, "max_length": field.length}
-        found: list[int] = words(text, **asked)["input_ids"]
+        parts = [text]
+        if cutter.forged.search(text):
+            parts = cutter.forged.sub(lambda mark: f"{mark.group()[0]}\0{mark.group()[1:]}", text).split("\0")
+        return [token for part in parts for token in words(part, add_special_tokens=False, verbose=False)["input_ids"]]
+
+    def ids(text: str) -> list[int]:
         if language:
-            found = found[: len(found) - len(cutter.frame[1])]
             room = field.length - 1 - before
-            found = [*found[:before], *found[before:][-room:]]
-        return found or [1]
+            found = bare(text)
+            return [*cutter.frame[0], *found[max(len(found) - room, 0) :]] or [1]
+        if not cutter.forged.search(text):
+            return words(text, truncation=True, max_length=field.length)["input_ids"] or [1]
+        found, room = bare(text), field.length - before - len(cutter.frame[1])
+        kept = found[:room] if field.cut == "end" else found[max(len(found) - room, 0) :]
+        return [*cutter.frame[0], *kept, *cutter.frame[1]]
 
     def arrays(requests: Sequence[Request]) -> Arrays:
         rows = [ids(request["text"] if language else request[TEXT]) for request in requests]

@@ -18,6 +18,7 @@ from luodi.core.spec import Arrays, Spec
 from luodi.core.thing import Json
 from luodi.fields.texts.cutters import MARKS, SPECIAL, Cutter, Listed, cutter_of, learned_pieces
 from luodi.fields.texts.made import made
+from luodi.fields.texts.published import published
 from luodi.fields.texts.units import Forms, settled
 
 AXIS = "length"  # tokens of a text: free
@@ -72,6 +73,13 @@ class Text(Field):
         held = json.loads(tokenizer)
         held[MARKS] = {"pad": pad, "ends": list(ends), "names": dict(names)}
         return self.model_copy(update={"learned": Asset.of(json.dumps(held, ensure_ascii=False).encode())})
+
+    def published(self, *, prompts: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(tokenizer.json, tokenizer_config.json) that cut as this field does; a `prefix` is left to who asks.
+
+        `prompts`: of the marks only the first ones are put around a text. Raises LuodiError for words, cut by jieba.
+        """
+        return published(self, prompts=prompts)
 
     def specs(self) -> dict[str, Spec]:
         cutter = self.cutter
