@@ -147,8 +147,11 @@ def test_what_has_no_counterpart_is_refused(tmp_path):
     sides = {"supervised": {"inputs": {"x0": "number"}, "targets": {"side": "category"}}}
     with pytest.raises(Refused, match="has no class for mlp"):
         after(table_bundle(sides, "mlp"), tmp_path / "a", {"train": QUICK}, EXPORT)
-    with pytest.raises(LuodiError, match="sinusoidal has no counterpart"):
-        own("bpe", {"gpt": {**GPT["gpt"], "positions": "sinusoidal"}}, tmp_path / "b")
+    for name, more, why in (("b", {"positions": "sinusoidal"}, "sinusoidal has no counterpart"),
+                            ("e", {"norm": "rms"}, "norm: layer and gated: false alone"),
+                            ("f", {"kv_heads": 1}, "kv_heads below heads have no counterpart")):  # fmt: skip
+        with pytest.raises(Refused, match=why):
+            own("bpe", {"gpt": {**GPT["gpt"], **more}}, tmp_path / name)
     with pytest.raises(Refused, match="holds floats"):
         after(source_bundle(tmp_path), tmp_path / "c", {"export": {"to": "hugging_face", "activations": "int8"}})
     source = text_folder("bert", tmp_path / "source")

@@ -39,7 +39,7 @@ class HuggingFace(Runtime):
         if self.activations != "float":
             return "a Hugging Face folder holds floats; static int8 is of onnx and openvino"
         if config is None or name_of(type(config)) in MODELS:
-            return None
+            return _own_ways(vars(config)) if config is not None and name_of(type(config)) == "gpt" else None
         return f"the transformers library has no class for {name_of(type(config))}; it has one for {', '.join(MODELS)}"
 
     def write(
@@ -112,6 +112,19 @@ class HuggingFace(Runtime):
                 return {name: one.numpy() for name, one in answer(network, batch, properties, heads).items()}
 
         return forward
+
+
+def _own_ways(said: Mapping[str, Any]) -> str | None:
+    """What of a `gpt` neither GPT-2 nor Llama has."""
+    wanted = {"learned": ("layer", False), "rotary": ("rms", True)}.get(said["positions"])
+    if wanted is None:
+        return f"positions: {said['positions']} has no counterpart in GPT-2 or Llama; learned and rotary have"
+    if (said["norm"], said["gated"]) != wanted:
+        norm, gated = wanted
+        return f"with {said['positions']} positions transformers has norm: {norm} and gated: {str(gated).lower()} alone"
+    if said["positions"] == "learned" and said["kv_heads"] not in (None, said["heads"]):
+        return "kv_heads below heads have no counterpart in GPT-2; positions: rotary (Llama) have"
+    return None
 
 
 def _of_the_library(network: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
