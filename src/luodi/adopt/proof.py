@@ -47,6 +47,7 @@ def prove_and_save(
     arrays = bundle.task.encode([bundle.task.read(bundle.task.write(request)) for request in requests])
     theirs = original.arrays(requests) if original.arrays is not None else arrays
     difference = _same_arrays(arrays, theirs)
+    original.forward({name: array[:2] for name, array in theirs.items()})  # what it refuses, it says in its own words
     bundle = parity.record(bundle)
     with tempfile.TemporaryDirectory(prefix="luodi-import-") as folder:
         opened = _opened(bundle.save(Path(folder) / "bundle"), trust)
