@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from luodi.core.task import Forward, Request
 
 ARRAYS = 1e-5  # largest difference of arrays over the largest array value: one gray level is 4e-3 of it
+ROWS = 8  # requests that are compared at once where each gives a row of logits a token
 MORE = 16  # requests besides the golden ones, made from another seed
 
 
@@ -46,11 +47,13 @@ def prove_and_save(
     arrays = bundle.task.encode([bundle.task.read(bundle.task.write(request)) for request in requests])
     theirs = original.arrays(requests) if original.arrays is not None else arrays
     difference = _same_arrays(arrays, theirs)
-    wanted = original.forward(theirs)
+    original.forward({name: array[:2] for name, array in theirs.items()})  # what it refuses, it says in its own words
     bundle = parity.record(bundle)
     with tempfile.TemporaryDirectory(prefix="luodi-import-") as folder:
         opened = _opened(bundle.save(Path(folder) / "bundle"), trust)
-        found = parity.drift(opened.predictor("torch").forward(arrays), wanted)
+        large = any(spec.kind == "tokens" for spec in bundle.task.outputs_specs().values())
+        at_once = ROWS if large else len(requests)
+        found = _drift(opened.predictor("torch").forward, arrays, original.forward, theirs, at_once)
     if not found <= TOLERANCE["float32"]:
         raise ParityError(
             f"the bundle drifts by {found:.2g} from the original's outputs on {len(requests)} requests "
@@ -68,6 +71,16 @@ def prove_and_save(
         "outputs": {name: f"{spec.kind} {spec.shape}" for name, spec in signature.outputs.items()},
         "notes": list(about.get("notes", ())),
     }
+
+
+def _drift(ours: Forward, arrays: Arrays, other: Forward, theirs: Arrays, at_once: int) -> float:
+    """The largest drift, so many requests at a time."""
+    rows, worst = len(next(iter(arrays.values()))), 0.0
+    for start in range(0, rows, at_once):
+        part = slice(start, start + at_once)
+        wanted = other({name: array[part] for name, array in theirs.items()})
+        worst = max(worst, parity.drift(ours({name: array[part] for name, array in arrays.items()}), wanted))
+    return worst
 
 
 def fill_from(model: nn.Module, original: nn.Module) -> None:

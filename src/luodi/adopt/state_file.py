@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luodi.adopt.naming import told_mismatch
 from luodi.core.errors import LuodiError
+from luodi.data.pretraining.mismatch import told_mismatch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -82,14 +82,20 @@ def _steps(
 
 def _outlook(recipe: Recipe, task: Task, config: Any, cache: Path, threads: int) -> tuple[Outlook | str | None, str]:
     """(the outlook, or the problem that building shows), and why it is not known."""
-    if recipe.data is None or config is None:
-        return None, "there is no data or no model to count"
+    if recipe.data is None:
+        return None, "there is no data to count"
     assert isinstance(recipe.data, Source)
     rows = recipe.data.kept(cache)
     if rows is None:
         return None, "the data are not in the cache yet, so time and memory are not known"
     kept, test = next(((s.validation, s.test) for s in recipe.steps if hasattr(s, "validation")), (0.0, 0.0))
     try:
+        found = check.foreseen(recipe.steps, task, config, cache)
+        if found is None:
+            return None, "the weights are not in the cache yet, so time and memory are not known"
+        task, config = found
+        if config is None:
+            return None, "there is no model to count"
         fitted = task.fit(rows.take(range(0, len(rows), max(len(rows) // 512, 1))))
         shares = {"train": 1 - kept - test, "validation": kept}
         return outlook(fitted, config, rows, threads, **shares, device=device.choose(recipe.device)), ""

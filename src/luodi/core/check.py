@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from luodi.core import catalog, device, limits
 from luodi.core.errors import BadRequest, LuodiError, Refused
+from luodi.core.run import CACHE
 from luodi.core.step import Step
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from luodi.core.bundle import Bundle
     from luodi.core.recipe import Recipe
     from luodi.core.task import Task
@@ -74,17 +77,33 @@ def problems(recipe: Recipe, task: Task, config: ModelConfig | None, stored: fro
     return found
 
 
-def build_problem(start: Bundle, steps: Sequence[Step] = ()) -> str | None:
+def foreseen(
+    steps: Sequence[Step], task: Task, config: ModelConfig | None, cache: Path
+) -> tuple[Task, ModelConfig | None] | None:
+    """Task and model config as all these steps will have left them; None: a step has to fetch something first."""
+    for step in steps:
+        found = step.foresee(task, config, cache)
+        if found is None:
+            return None
+        task, config = found
+    return task, config
+
+
+def build_problem(start: Bundle, steps: Sequence[Step] = (), cache: Path = CACHE) -> str | None:
     """Why the model cannot be built for these columns, found on the meta device with a task fitted on a few rows."""
-    if start.config is None or start.model is not None or start.data is None:
+    if start.model is not None or start.data is None:
         return None
     import torch
 
     rows = start.data.splits["all"]
     try:
-        fitted = start.task.fit(rows.take(range(0, len(rows), max(len(rows) // 512, 1))))
+        found = foreseen(steps, start.task, start.config, cache)
+        if found is None or found[1] is None:
+            return None
+        task, config = found[0], found[1]
+        fitted = task.fit(rows.take(range(0, len(rows), max(len(rows) // 512, 1))))
         with torch.device("meta"):
-            fitted.build(start.config)
+            fitted.build(config)
     except BadRequest as error:
         return None if any(step.mends for step in steps) else f"the model cannot be built: {error}"
     except (LuodiError, ValueError) as error:

@@ -59,7 +59,7 @@ def run(
             folder.path, chosen, recipe.seed, threads, cache=cache, home=folder.path, rehearse=rehearse, log=folder.log
         )
         start = first(recipe, base, cache, trust)
-        refuse_all(recipe, start)
+        refuse_all(recipe, start, cache=cache)
         work = Work(recipe, folder, cache, base, nursery, trust, start.task, start.config)
         atomic.write_text(folder.path / "recipe.yaml", recipe.yaml(short=False))
         facts = {"recipe": recipe.name, "device": chosen, "threads": threads, "steps": recipe.step_names()}
@@ -69,11 +69,11 @@ def run(
         return _finish(work, place, used, done, others)
 
 
-def refuse_all(recipe: Recipe, start: Bundle, *, known: bool = True) -> None:
+def refuse_all(recipe: Recipe, start: Bundle, *, known: bool = True, cache: Path = CACHE) -> None:
     """Raises Refused with every problem of order, conflict, limits or missing extras, or of the model once the rows
     are `known`."""
     found = check.problems(recipe, start.task, start.config, start.facts)
-    built = check.build_problem(start, recipe.steps) if known else None
+    built = check.build_problem(start, recipe.steps, cache) if known else None
     found += [built] if built else []
     found += rivals.problems(recipe, start, found, known=known)
     if found:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict
 
 from luodi.core.spec import Arrays, Signature
-from luodi.core.thing import Json, Thing
+from luodi.core.thing import Json, ModelConfig, Thing
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from luodi.core.task import Forward
+    from luodi.core.task import Forward, Task
 
 # Relative drift allowed between two computations that claim the same arithmetic.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2, "float64": 1e-8}
@@ -55,6 +55,13 @@ class Runtime(Thing):
     ) -> Written:
         """Writes the model's files into an empty folder. `example` has at least two rows; every first axis is free."""
         raise NotImplementedError
+
+    def beside(self, task: Task, folder: Path) -> None:
+        """Writes what of the task belongs into the form's folder too, such as a tokenizer: by default nothing."""
+
+    def objection(self, task: Task, config: ModelConfig | None) -> str | None:
+        """Why this runtime cannot hold such a model, in the nature of things; None: it can."""
+        return None
 
     def open(self, folder: Path, properties: Mapping[str, Json], threads: int) -> Forward:
         """A forward over those files: named arrays in, named arrays out."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 from luodi.core.thing import Json, ModelConfig, Thing
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import nn
 
     from luodi.core.bundle import Bundle
@@ -60,6 +62,10 @@ class Step(Thing):
     def cautions(self, device: str) -> tuple[str, ...]:
         """What `plan` should say of this step on a device before it is run, a sentence each."""
         return ()
+
+    def foresee(self, task: Task, config: ModelConfig | None, cache: Path) -> tuple[Task, ModelConfig | None] | None:
+        """Task and model config as this step will leave them, told before any work; None: only once it has fetched."""
+        return task, config
 
     def forecast(self, outlook: Outlook) -> Forecast | None:
         """What this step will take, roughly; None: too little to tell, or not known."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import model_validator
 
@@ -12,83 +12,153 @@ from luodi.core import store
 from luodi.core.catalog import name_of
 from luodi.core.errors import LuodiError, nearest
 from luodi.core.step import Step
-from luodi.core.thing import ModelConfig, dump
+from luodi.core.thing import ModelConfig
+from luodi.data.pretraining import bundles, folder, networks, tokens
+from luodi.data.pretraining.filling import filled
+from luodi.data.samples.networks import NETWORKS, folder_of, kept_folder, terms_of
 from luodi.data.samples.weights import WEIGHTS, tensors_of
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from luodi.core.bundle import Bundle
     from luodi.core.run import Run
     from luodi.core.task import Task
 
+Kind = Literal["published", "network", "bundle", "folder", "hub", "unknown"]
+
 
 class Pretrained(Step):
     """Puts weights that were trained elsewhere into a fresh model; its last layers start anew.
 
-    `weights` is the name of published ones, fetched once into the cache with their SHA-256 checked, or the path of a
-    bundle, whose model the recipe takes if it names none. Every tensor of the same name and shape is taken; the heads,
-    made for the new labels, stay as they were drawn. Raises LuodiError if that is less than half of the network.
+    `weights` is the name of published ones, fetched once into the cache with their SHA-256 checked; the path of a
+    bundle; a model folder of transformers (safetensors alone); or owner/model on the hub. The last three give the model
+    too, if the recipe names none. Text fields with `tokens: pretrained` get the tokenizer that belongs to the weights.
+    Of a bundle every tensor of the same name and shape is taken, the heads stay as they were drawn; a language model is
+    taken whole. Raises LuodiError if that is less than half of the network.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"split"})
     gives: ClassVar[frozenset[str]] = frozenset({"model", "float", "fitted"})
     excludes: ClassVar[frozenset[str]] = frozenset({"model"})
 
-    weights: str  # efficientnet_lite0, or the path of a bundle
-    digest: str | None = None  # of that bundle, written down when the recipe is read: another one there is no longer it
+    weights: str  # efficientnet_lite0, minilm_l6, gemma3_270m..., the path of a bundle or a folder, or owner/model
+    digest: str | None = None  # of a bundle or folder, written down when the recipe is read; a commit of the hub
 
     @model_validator(mode="before")
     @classmethod
     def _pinned(cls, given: Any) -> Any:
         path = given.get("weights") if isinstance(given, dict) else None
-        if isinstance(path, str) and path not in WEIGHTS and given.get("digest") is None and _is_bundle(path):
+        if not isinstance(path, str) or given.get("digest") is not None:
+            return given
+        kind = _kind(path)
+        if kind == "bundle":
             return {**given, "digest": store.peek(Path(path))["digest"]}
-        return given
+        return {**given, "digest": folder.digest_of(Path(path))} if kind == "folder" else given
+
+    def packages(self) -> Mapping[str, str]:
+        texts = _kind(self.weights) in ("network", "folder", "hub")
+        return {"transformers": "hub", "tokenizers": "text"} if texts else {}
 
     def objection(self, task: Task, config: ModelConfig | None) -> str | None:
-        known = WEIGHTS.get(self.weights)
-        if known is None:
+        kind = _kind(self.weights)
+        name = name_of(type(config)) if config is not None else None
+        if kind in ("network", "folder", "hub"):
+            fits = (networks.OWN, networks.LANGUAGE) if _is_language(task) else (networks.TEXT,)
+            if not any(vars(one).get("tokens") == "pretrained" for one in (vars(task).get("inputs") or {}).values()):
+                return f"{self.weights} reads texts in tokens of its own: no input is a text with tokens: pretrained"
+            return None if name in (None, *fits) else f"{self.weights} goes into the model {fits[-1]}, not into {name}"
+        if kind != "published":
             return None
-        if config is None:
+        known = WEIGHTS[self.weights]
+        if name is None:
             return f"{self.weights} goes into a model: give the recipe model: {known.model}"
-        name = name_of(type(config))
         return None if name == known.model else f"{self.weights} goes into the model {known.model}, not into {name}"
 
+    def cautions(self, device: str) -> tuple[str, ...]:
+        known = NETWORKS.get(self.weights)
+        if known is None:
+            return ()
+        about = f"{known.summary}; {known.size_mb:g} MB are fetched unless they are in the cache; {known.licence}"
+        return (about, *([known.terms] if known.terms else []))
+
+    def foresee(self, task: Task, config: ModelConfig | None, cache: Path) -> tuple[Task, ModelConfig | None] | None:
+        kind = _kind(self.weights)
+        if kind == "bundle":
+            donor, theirs = bundles.told(self.weights)
+            return bundles.with_its_tokens(task, donor, self.weights), config or theirs
+        if kind in ("published", "unknown"):
+            return task, config
+        path = kept_folder(self.weights, cache) if kind == "network" else Path(self.weights)
+        if kind == "hub" or path is None:
+            return None
+        found = folder.opened(str(path))
+        whole = tokens.with_tokens(task, tokens.tokens_of(found), self.weights)
+        return whole, networks.config_of(found, config, language=_is_language(task))
+
     def __call__(self, bundle: Bundle, run: Run) -> Bundle:
+        if _kind(self.weights) in ("network", "folder", "hub"):
+            return self._from_folder(bundle, run)
         donor, tensors = self._donor(run)
-        if bundle.config is None and donor is not None:
-            bundle = bundle.replace(config=donor.config)
+        if donor is not None:
+            task = bundles.with_its_tokens(bundle.task, donor.task, self.weights)
+            bundle = bundle.replace(task=task, config=bundle.config or donor.config)
         bundle = bundle.ready(run)
+        theirs = self._pictures(donor)
+        for name, odd in bundles.odd_pictures(bundle.task, theirs).items():
+            run.log("note", {"text": f"{name} is encoded as {odd}; these weights were trained on {theirs}"})
+        facts = bundle.facts | (donor.facts & {"exposed", "private"} if donor is not None else frozenset())
+        return self._filled(bundle.replace(facts=facts), tensors)
+
+    def _from_folder(self, bundle: Bundle, run: Run) -> Bundle:
+        """The tokens, the config and the weights of a model folder."""
+        found, language = self._folder(run), _is_language(bundle.task)
+        task = tokens.with_tokens(bundle.task, tokens.tokens_of(found), self.weights)
+        config = networks.config_of(found, bundle.config, language=language)
+        bundle = bundle.replace(task=task, config=config).ready(run)
+        size = max(spec.size for spec in bundle.task.inputs_specs().values())
+        done = self._filled(bundle, networks.tensors_of(found, config, size))
+        told = [*folder.dtype_note(found.path), *([f"commit {found.revision}"] if found.revision else [])]
+        done = done.noting(model=name_of(type(config)), architecture=found.architecture)
+        return done.noting(told=told) if told else done
+
+    def _folder(self, run: Run) -> folder.Folder:
+        """The folder, fetched if need be, after the terms were told; raises LuodiError if it changed meanwhile."""
+        kind = _kind(self.weights)
+        if kind == "network":
+            if terms_of(self.weights):
+                run.log("note", {"text": terms_of(self.weights)})
+            return folder.opened(str(folder_of(self.weights, run.cache)))
+        if kind == "hub":
+            return folder.opened(self.weights, revision=self.digest)
+        now = folder.digest_of(Path(self.weights))
+        if self.digest not in (None, now):
+            raise LuodiError(f"{self.weights} has other files now ({now[:12]}, not {self.digest[:12]})")
+        return folder.opened(self.weights)
+
+    def _filled(self, bundle: Bundle, tensors: Mapping[str, Tensor]) -> Bundle:
         assert bundle.model is not None
-        taken, left = _filled(bundle.model, tensors)
+        whole = _is_language(bundle.task)
+        taken, left = filled(bundle.model, tensors, heads=whole)
         numbers = {name: tensor.numel() for name, tensor in bundle.model.state_dict().items()}
         share = sum(numbers[name] for name in taken) / max(sum(numbers.values()), 1)
-        if share < 0.5:
+        if share < 0.5 or (whole and left):
             raise LuodiError(
                 f"{self.weights} has {len(taken)} of the model's {len(numbers)} tensors, {share:.0%} "
                 f"of its numbers; it lacks {', '.join(left[:4])}"
             )
-        theirs = self._pictures(donor)
-        for name, odd in _odd_pictures(bundle.task, theirs).items():
-            run.log("note", {"text": f"{name} is encoded as {odd}; these weights were trained on {theirs}"})
-        facts = bundle.facts | (donor.facts & {"exposed", "private"} if donor is not None else frozenset())
-        return bundle.replace(facts=facts).noting(taken=len(taken), share=share, fresh=left)
+        return bundle.noting(taken=len(taken), share=share, fresh=left)
 
     def _donor(self, run: Run) -> tuple[Bundle | None, Mapping[str, Tensor]]:
         """The bundle that the weights are of, None for published ones, and the tensors by name."""
-        from luodi.core.bundle import Bundle
-
         if self.weights in WEIGHTS:
             return None, tensors_of(self.weights, run.cache)
-        if not _is_bundle(self.weights):
-            raise LuodiError(f"{self.weights!r} is no bundle; {nearest(self.weights, WEIGHTS)}")
-        found = store.peek(Path(self.weights))["digest"]
-        if self.digest not in (None, found):
-            raise LuodiError(f"{self.weights} is another bundle now ({found[:12]}, not {self.digest[:12]})")
-        donor = Bundle.load(Path(self.weights), device=run.device)
-        if donor.model is None or "float" not in donor.facts:
-            raise LuodiError(f"{self.weights} holds no float weights; name the bundle before it was changed")
+        if not bundles.is_bundle(self.weights):
+            raise LuodiError(
+                f"{self.weights!r} is no bundle and no folder; {nearest(self.weights, [*WEIGHTS, *NETWORKS])}"
+            )
+        donor = bundles.opened(self.weights, self.digest, run.device)
+        assert donor.model is not None
         return donor, donor.model.state_dict()
 
     def _pictures(self, donor: Bundle | None) -> dict[str, Any]:
@@ -96,51 +166,22 @@ class Pretrained(Step):
         if donor is None:
             known = WEIGHTS[self.weights]
             return {"mean": known.mean, "std": known.std}
-        found = list(_pictures_of(donor.task).values())
+        found = list(bundles.pictures_of(donor.task).values())
         return found[0] if found else {}
 
 
-def _is_bundle(path: str) -> bool:
-    return any((Path(path) / inner / "bundle.json").is_file() for inner in ("", "bundle"))
+def _kind(weights: str) -> Kind:
+    if weights in WEIGHTS:
+        return "published"
+    if weights in NETWORKS:
+        return "network"
+    if bundles.is_bundle(weights):
+        return "bundle"
+    if folder.is_folder(weights):
+        return "folder"
+    hub = weights.count("/") == 1 and not weights.startswith((".", "/", "~")) and not Path(weights).exists()
+    return "hub" if hub and all(weights.split("/")) else "unknown"
 
 
-def _filled(model: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
-    """Copies what fits; the names of tensors that were taken, and of those that stay fresh.
-
-    The heads stay fresh whatever fits: equal shapes do not mean equal labels in equal order.
-    """
-    import torch
-
-    from luodi.train.loop.learning import stages_of
-
-    last = {id(parameter) for parameter in stages_of(model)[-1].parameters}
-    taken, left = [], []
-    with torch.no_grad():
-        for name, tensor in model.state_dict(keep_vars=True).items():
-            given = tensors.get(name)
-            if given is None or given.shape != tensor.shape or id(tensor) in last:
-                left.append(name)
-            else:
-                tensor.copy_(given)
-                taken.append(name)
-    return taken, left
-
-
-def _pictures_of(task: Task) -> dict[str, dict[str, Any]]:
-    """Image column -> its mean and deviation."""
-    inputs = next(iter(dump(task).values())).get("inputs") or {}
-    images = {column: field["image"] for column, field in inputs.items() if "image" in field}
-    return {column: {key: field[key] for key in ("mean", "std")} for column, field in images.items()}
-
-
-def _odd_pictures(task: Task, wanted: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Image columns whose mean or deviation is off by more than 0.05."""
-
-    def off(one: Any, other: Any) -> bool:
-        return bool(one) and bool(other) and max(abs(a - b) for a, b in zip(one, other, strict=True)) > 0.05
-
-    return {
-        column: found
-        for column, found in _pictures_of(task).items()
-        if any(off(found[key], wanted.get(key)) for key in ("mean", "std"))
-    }
+def _is_language(task: Task) -> bool:
+    return name_of(type(task)) == "language"

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from luodi.core.run import Run
     from luodi.core.spec import Arrays
+    from luodi.core.task import Task
+    from luodi.core.thing import ModelConfig
 
 EXAMPLES = 16  # requests on which a form is compared with torch, in one batch and one by one
 
@@ -37,7 +39,7 @@ class Export(Step):
     needs: ClassVar[frozenset[str]] = frozenset({"model"})
     gives: ClassVar[frozenset[str]] = frozenset({"forms"})
 
-    to: str  # a runtime: onnx, openvino
+    to: str  # a runtime: onnx, openvino, hugging_face
     activations: Literal["float", "int8"] = "float"
     calibration: int = Field(256, ge=2)  # training rows that set the ranges of int8 activations
 
@@ -61,6 +63,9 @@ class Export(Step):
     def packages(self) -> Mapping[str, str]:
         return self._runtime().packages()
 
+    def objection(self, task: Task, config: ModelConfig | None) -> str | None:
+        return self._runtime().objection(task, config)
+
     def __call__(self, bundle: Bundle, run: Run) -> Bundle:
         assert bundle.model is not None
         name, runtime, static = self._form_name(), self._runtime(), self.activations == "int8"
@@ -73,6 +78,7 @@ class Export(Step):
         torch_forward = TorchForward(bundle.model.to("cpu"))
         calibration = self._rows(bundle, "train", run) if static else None
         written = runtime.write(torch_forward.model, examples, signature, folder, calibration)
+        runtime.beside(bundle.task, folder)
         forward = runtime.open(folder, written.properties, run.threads)
         drift = on_examples = largest_drift(torch_forward, forward, examples)
         self._refuse_drift(drift, written.arithmetic)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -15,8 +16,9 @@ from luodi.core.errors import BadRequest, LuodiError
 from luodi.core.field import Field
 from luodi.core.spec import Arrays, Spec
 from luodi.core.thing import Json
-from luodi.fields.texts.cutters import SPECIAL, Cutter, Listed, cutter_of, learned_pieces
+from luodi.fields.texts.cutters import MARKS, SPECIAL, Cutter, Listed, cutter_of, learned_pieces
 from luodi.fields.texts.made import made
+from luodi.fields.texts.published import published
 from luodi.fields.texts.units import Forms, settled
 
 AXIS = "length"  # tokens of a text: free
@@ -65,6 +67,19 @@ class Text(Field):
         if cutter_of(self.tokens, content).size <= len(SPECIAL):
             raise LuodiError(f"no {self.tokens} occurs {self.at_least} times in the training rows")
         return self.model_copy(update={"learned": Asset.of(content)})
+
+    def given(self, tokenizer: bytes, pad: int, ends: Sequence[int], names: Mapping[str, str]) -> Self:
+        """A copy that cuts with this tokenizer.json, which came with weights; `names` are those of its marks."""
+        held = json.loads(tokenizer)
+        held[MARKS] = {"pad": pad, "ends": list(ends), "names": dict(names)}
+        return self.model_copy(update={"learned": Asset.of(json.dumps(held, ensure_ascii=False).encode())})
+
+    def published(self, *, prompts: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(tokenizer.json, tokenizer_config.json) that cut as this field does; a `prefix` is left to who asks.
+
+        `prompts`: of the marks only the first ones are put around a text. Raises LuodiError for words, cut by jieba.
+        """
+        return published(self, prompts=prompts)
 
     def specs(self) -> dict[str, Spec]:
         cutter = self.cutter

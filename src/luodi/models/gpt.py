@@ -14,6 +14,7 @@ from luodi.models.layers.feed_forward import usual_hidden
 from luodi.models.layers.placed import Placed, turning_width
 from luodi.models.layers.positions import places_of, rotation
 from luodi.models.layers.transformer_block import TransformerBlock, begin, normed
+from luodi.models.layers.words import language_of
 
 
 class GPT(nn.Module):
@@ -49,7 +50,7 @@ class GPT(nn.Module):
         epsilon: float = 1e-5,
     ) -> None:
         super().__init__()
-        self.name, size = _language(inputs, outputs)
+        self.name, size = language_of(inputs, outputs, "gpt")
         if min(layers, context) < 1 or not 0 <= dropout < 1 or hidden < 0:
             raise ValueError(f"gpt: layers {layers} and context {context} are at least 1, dropout {dropout} in [0, 1)")
         _, kept = checked_heads(width, heads, kv_heads)
@@ -97,17 +98,3 @@ class GPT(nn.Module):
         if "past" in batch:
             answers["new"] = torch.stack(pairs, dim=1).unflatten(1, (len(self.blocks), 2))
         return answers
-
-
-def _language(inputs: dict[str, Spec], outputs: dict[str, Spec]) -> tuple[str, int]:
-    """The name of the tokens and how many there are; ValueError unless one language is read and written."""
-    names = [name for name, spec in inputs.items() if spec.kind == "tokens"]
-    others = [f"{name} ({spec.kind})" for name, spec in inputs.items() if name not in names]
-    if len(names) != 1 or any(other != f"{names[0]}_mask (mask)" for other in others):
-        raise ValueError(f"gpt takes one input of tokens (and its mask), got {', '.join([*names, *others]) or 'none'}")
-    (name,) = names
-    size = inputs[name].size
-    if list(outputs) != [name] or outputs[name].kind != "tokens" or outputs[name].shape[-1:] != (size,) or size < 1:
-        told = ", ".join(f"{one} ({spec.kind} {spec.shape})" for one, spec in outputs.items())
-        raise ValueError(f"gpt answers {name} as tokens ('length', {size}), got {told or 'none'}")
-    return name, size

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from luodi.core.spec import Spec
 from luodi.models.layers.ends import Heads
-from luodi.models.layers.named import built, refuse_foreign
+from luodi.models.layers.named import built, named, refuse_foreign
 from luodi.models.layers.whole_state import whole_state
 from luodi.models.layers.words import mean_of, texts_of
 
@@ -16,9 +16,10 @@ from luodi.models.layers.words import mean_of, texts_of
 class PretrainedText(nn.Module):
     """A text encoder of the transformers library, made from the name of its class and its config, with own heads.
 
-    `architecture` is a base class (BertModel), `config` what its config.json holds. One text goes in; its tokens'
-    states are averaged (`mean`) or the first one is taken (`first`), `dropout` is a share 0..1 of them. The tensors are
-    named as in the library, behind `network.`. Nothing is downloaded. Raises ValueError for anything else.
+    `architecture` is a base class (BertModel), `config` what its config.json holds; the step `pretrained` fills in
+    both. One text goes in; its tokens' states are averaged (`mean`) or the first one is taken (`first`), `dropout` is a
+    share 0..1 of them. The tensors are named as in the library, behind `network.`. Nothing is downloaded. Raises
+    ValueError for anything else.
     """
 
     packages = {"transformers": "hub"}
@@ -28,8 +29,8 @@ class PretrainedText(nn.Module):
         inputs: dict[str, Spec],
         outputs: dict[str, Spec],
         *,
-        architecture: str,
-        config: dict,
+        architecture: str | None = None,
+        config: dict | None = None,
         pooling: Literal["mean", "first"] = "mean",
         dropout: float = 0.1,
     ) -> None:
@@ -37,6 +38,7 @@ class PretrainedText(nn.Module):
         names = texts_of(inputs, "pretrained_text")
         if len(names) != 1 or not 0 <= dropout < 1:
             raise ValueError(f"pretrained_text takes one text and a dropout in [0, 1), got {names} and {dropout}")
+        architecture, config = named(architecture, config, "pretrained_text")
         refuse_foreign(config, "pretrained_text")
         self.text, self.pooling = names[0], pooling
         network: Any = _encoder(architecture, config)
@@ -51,7 +53,8 @@ class PretrainedText(nn.Module):
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
         mask = batch[f"{self.text}_mask"]
-        states = self.network(input_ids=batch[self.text], attention_mask=mask).last_hidden_state
+        seen = None if mask.is_meta else mask  # the library looks whether a mask hides something: there is nothing yet
+        states = self.network(input_ids=batch[self.text], attention_mask=seen).last_hidden_state
         found = mean_of(states, mask) if self.pooling == "mean" else states[:, 0]
         return self.heads(self.dropout(found))
 

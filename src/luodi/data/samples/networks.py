@@ -38,9 +38,7 @@ def folder_of(name: str, cache: Path) -> Path:
 
     Made once, fetched if need be, SHA-256 checked; raises LuodiError for an unknown name. Show `terms_of(name)` before.
     """
-    network = _network(name)
-    pins = sorted((path, sha) for files in network.files.values() for path, sha in files.items())
-    folder = cache / "networks" / f"{name}-{sha256(repr((FORMAT, pins)).encode()).hexdigest()[:16]}"
+    network, folder = _network(name), _place(name, cache)
     if folder.is_dir():
         return folder
     files: dict[str, bytes] = {}
@@ -58,6 +56,17 @@ def folder_of(name: str, cache: Path) -> Path:
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return folder
+
+
+def kept_folder(name: str, cache: Path) -> Path | None:
+    """The network's folder if it is in the cache; nothing is fetched."""
+    folder = _place(name, cache)
+    return folder if folder.is_dir() else None
+
+
+def _place(name: str, cache: Path) -> Path:
+    pins = sorted((path, sha) for files in _network(name).files.values() for path, sha in files.items())
+    return cache / "networks" / f"{name}-{sha256(repr((FORMAT, pins)).encode()).hexdigest()[:16]}"
 
 
 def terms_of(name: str) -> str:

@@ -90,15 +90,12 @@ class Tokenized:
         self.inner: Any = kind.from_str(json.dumps(held, ensure_ascii=False) if marks else content.decode())
         self.inner.no_padding()
         self.inner.no_truncation()
+        self.size: int = max(self.inner.get_vocab().values(), default=-1) + 1  # ids may have gaps
         self.pad: int = marks.get("pad", 0)
         self.ends = tuple(marks.get("ends", ()))
         self.frame = self._frame()
         marked = [token.content for token in self.inner.get_added_tokens_decoder().values() if token.special]
         self.forged = re.compile("|".join(map(re.escape, sorted(marked, key=len, reverse=True))) or r"(?!)")
-
-    @property
-    def size(self) -> int:
-        return self.inner.get_vocab_size()
 
     def ids(self, texts: Sequence[str], *, marked: bool = False) -> list[list[int]]:
         if marked or not any(map(self.forged.search, texts)):

@@ -17,6 +17,13 @@ def refuse_foreign(config: Mapping[str, Any], who: str) -> None:
         raise ValueError(f"{who}: the config may not hold {', '.join(refused)}")
 
 
+def named(architecture: str | None, config: dict[str, Any] | None, who: str) -> tuple[str, dict[str, Any]]:
+    """Both of them; ValueError unless both are there."""
+    if architecture is None or config is None:
+        raise ValueError(f"{who} needs an architecture and a config: put the step `pretrained` first, which knows them")
+    return architecture, config
+
+
 def built(architecture: str, known: Mapping[str, Any], what: str) -> Any:
     """The class of that name; ValueError unless the library's list of such classes holds it."""
     import transformers

@@ -20,6 +20,22 @@ def texts_of(inputs: Mapping[str, Spec], who: str) -> list[str]:
     return names
 
 
+def language_of(inputs: Mapping[str, Spec], outputs: Mapping[str, Spec], who: str) -> tuple[str, int]:
+    """The name of the tokens and how many there are; ValueError unless one language is read and written."""
+    names = [name for name, spec in inputs.items() if spec.kind == "tokens"]
+    others = [f"{name} ({spec.kind})" for name, spec in inputs.items() if name not in names]
+    if len(names) != 1 or any(other != f"{names[0]}_mask (mask)" for other in others):
+        raise ValueError(
+            f"{who} takes one input of tokens (and its mask), got {', '.join([*names, *others]) or 'none'}"
+        )
+    (name,) = names
+    size = inputs[name].size
+    if list(outputs) != [name] or outputs[name].kind != "tokens" or outputs[name].shape[-1:] != (size,) or size < 1:
+        told = ", ".join(f"{one} ({spec.kind} {spec.shape})" for one, spec in outputs.items())
+        raise ValueError(f"{who} answers {name} as tokens ('length', {size}), got {told or 'none'}")
+    return name, size
+
+
 def mean_of(states: Tensor, mask: Tensor) -> Tensor:
     """(batch, length, width) and (batch, length) to (batch, width): the mean over what is no padding."""
     share = mask.to(states.dtype).unsqueeze(-1)

@@ -56,17 +56,15 @@ def from_hugging_face(
     Names of GPT-2 may lack their leading `transformer.`. Raises ValueError for a setting that GPT does not have, and
     for a tensor that is missing or left over.
     """
-    architecture = (config.get("architectures") or [None])[0]
+    ours, architecture = figures_of(config), config["architectures"][0]
     if architecture == GPT2:
-        ours, found = _of_gpt2(config), {name.removeprefix("transformer."): each for name, each in tensors.items()}
+        found = {name.removeprefix("transformer."): each for name, each in tensors.items()}
         # Files of old versions hold the masks.
         found = {name: each for name, each in found.items() if not name.endswith((".attn.bias", ".attn.masked_bias"))}
         named = _from_gpt2
-    elif architecture == LLAMA:
-        ours, found, named = _of_llama(config), dict(tensors), _from_llama
-        found = {name: each for name, each in found.items() if not name.endswith(".rotary_emb.inv_freq")}
     else:
-        raise ValueError(f"architectures: {architecture} is neither {GPT2} nor {LLAMA}")
+        found, named = dict(tensors), _from_llama
+        found = {name: each for name, each in found.items() if not name.endswith(".rotary_emb.inv_freq")}
     if ours["tied"]:
         found.pop("lm_head.weight", None)
     try:
@@ -76,6 +74,14 @@ def from_hugging_face(
     if found:
         raise ValueError(f"{architecture}: no place for the tensors {', '.join(sorted(found)[:4])}")
     return ours, made
+
+
+def figures_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keyword arguments of GPT for this config; ValueError for another architecture, or what GPT does not have."""
+    architecture = (config.get("architectures") or [None])[0]
+    if architecture not in (GPT2, LLAMA):
+        raise ValueError(f"architectures: {architecture} is neither {GPT2} nor {LLAMA}")
+    return _of_gpt2(config) if architecture == GPT2 else _of_llama(config)
 
 
 # ---- GPT-2 -------------------------------------------------------------------------------------------------------
