@@ -18,11 +18,12 @@ from luodi.core.bundle import Bundle
 from luodi.core.catalog import require
 from luodi.core.errors import LuodiError
 from luodi.serve.batching import Batcher
+from luodi.serve.body import Bodies
 from luodi.serve.card import card
+from luodi.serve.endpoint import Endpoint, Manner
 from luodi.serve.intake import JSON, Intake
 from luodi.serve.metrics import Metrics
 from luodi.serve.openapi import document
-from luodi.serve.predict import Predict
 from luodi.serve.refusal import Refusal, text
 
 if TYPE_CHECKING:
@@ -56,7 +57,13 @@ def create(bundle: Bundle, *, threads: int = 1, name: str, digest: str = "", for
         title=name, version=luodi.__version__, summary=f"Served by luodi from its {form} form.", lifespan=lifespan,
         docs_url=None, redoc_url=None,
     )  # fmt: skip
-    app.router.add_route("/predict", Predict(intake, batcher, metrics), methods=["POST"], include_in_schema=False)
+    bodies = Bodies()
+
+    def asked(path: str, manner: Manner) -> None:
+        endpoint = Endpoint(manner, batcher, metrics, bodies)
+        app.router.add_route(path, endpoint, methods=["POST"], include_in_schema=False)
+
+    asked("/predict", intake)
     _add_facts(app, batcher, metrics, card(bundle, name=name, digest=digest, form=form, threads=threads))
     _add_page(app)
     _add_refusals(app)

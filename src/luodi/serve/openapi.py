@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from luodi.serve.body import MOST_BYTES
 from luodi.serve.intake import FORM, JSON, MOST_REQUESTS, Intake
-from luodi.serve.predict import MOST_BYTES
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
