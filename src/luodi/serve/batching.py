@@ -115,8 +115,8 @@ class Batcher:
         await asyncio.to_thread(self._thread.join)
 
     def submit(self, work: Work) -> Call:
-        """Queues a call; raises Full. Its future gives the bytes of `write`, or of a streamed call a Stream once there is
-        a piece, or raises what went wrong before that."""
+        """Queues a call; raises Full. Its future gives the bytes of `write`, or a Stream of a streamed call once there
+        is a piece, or raises what went wrong before that."""
         if self.calls >= self.most:
             raise Full
         assert self.loop is not None, "start() comes first"

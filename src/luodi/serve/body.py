@@ -26,7 +26,7 @@ class Bodies:
         self.held = 0  # bytes
 
     async def read(self, receive: Receive, length: bytes, held: list[int]) -> bytes:
-        """The whole body; `held[0]` counts its bytes. Most arrive in one message: only a longer one pays for a clock."""
+        """The whole body; `held[0]` counts its bytes. Most come in one message: only longer ones pay for a clock."""
         if length.isdigit() and int(length) > MOST_BYTES:
             raise _too_large()
         message = await receive()

@@ -23,8 +23,10 @@ GONE = 499  # counted, never sent
 RETRY: Headers = [(b"retry-after", b"1")]
 JSON_HEADERS: Headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
 EVENT_HEADERS: Headers = [
-    (b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"),
-]  # fmt: skip
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+]
 log = logging.getLogger("luodi.serve")
 
 

@@ -26,6 +26,7 @@ class Intake:
         self.task = task
         self.schema = task.wire_schema()["request"]
         self.inputs: dict[str, Any] = dict(self.schema.get("properties", {}))
+        self.required: list[str] = self.schema.get("required") or list(self.inputs)[:1]  # of several ways, the first
         images = [name for name, spec in task.inputs_specs().items() if spec.kind == "image" and name in self.inputs]
         self.image = images[0] if len(images) == 1 else None
         self.kinds = [JSON]

@@ -40,7 +40,7 @@ def document(app: FastAPI, intake: Intake, answer: Mapping[str, Any], facts: Map
 
 def _operation(intake: Intake, facts: Mapping[str, str]) -> dict[str, Any]:
     one, many = {"$ref": "#/components/schemas/Request"}, {"$ref": "#/components/schemas/Requests"}
-    example = {name: _example(schema) for name, schema in intake.inputs.items()}
+    example = {name: _example(schema) for name, schema in intake.inputs.items() if name in intake.required}
     content: dict[str, Any] = {
         JSON: {
             "schema": {"anyOf": [one, many]},

@@ -38,7 +38,7 @@ class Generation:
     """The flow of a language model: a step reads the prompts that wait, or writes one token of every text.
 
     A text that reaches the field's `length` goes on from its last half, read anew. An answer's pieces are
-    {name: {"value": text, "tokens": how many, "finish": "" or why it ended}}.
+    {name: {"value": text, "tokens": how many, "read": those of the prompt, "finish": "" or why it ended}}.
     """
 
     def __init__(self, name: str, text: Text, forward: Forward, signature: Signature | None) -> None:
@@ -145,7 +145,8 @@ class Generation:
         return bool(writing.finish)
 
     def _piece(self, writing: Writing, more: str) -> Piece:
-        value = {"value": more, "tokens": len(writing.ids), "finish": writing.finish}
+        read = len(writing.prompt)
+        value = {"value": more, "tokens": len(writing.ids), "read": read, "finish": writing.finish}
         return Piece(writing.ticket, {self.name: value}, bool(writing.finish))
 
     def _slide(self) -> None:
