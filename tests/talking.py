@@ -53,7 +53,12 @@ LINES = [
     "The quick brown fox jumps over the lazy dog.", "How many moons has Mars? Two.", "今天天气很好，我们去公园吧。",
     "火星有几个卫星？两个。", "春眠不觉晓，处处闻啼鸟。", "To be, or not to be, that is the question.",
 ]  # fmt: skip
-TURNS = [("Hello!", "Hello, how are you?"), ("你好", "你好，很高兴见到你。"), ("Bye.", "Bye, see you."), ("再见", "再见！")]
+TURNS = [
+    ("Hello!", "Hello, how are you?"),
+    ("你好", "你好，很高兴见到你。"),
+    ("Bye.", "Bye, see you."),
+    ("再见", "再见！"),
+]
 
 
 def turned(question: str, answer: str) -> str:

@@ -94,7 +94,12 @@ def test_chat_whole_and_streamed(client, bundle):
     assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (want["read"], want["tokens"])
     parts: Any = [{"role": "user", "content": [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo!"}]}]
     stream = client.chat.completions.create(
-        model="talker", messages=parts, temperature=0, max_tokens=12, stream=True, stream_options={"include_usage": True}
+        model="talker",
+        messages=parts,
+        temperature=0,
+        max_tokens=12,
+        stream=True,
+        stream_options={"include_usage": True},
     )
     chunks = list(stream)
     assert chunks[0].choices[0].delta.role == "assistant" and chunks[-1].choices == []

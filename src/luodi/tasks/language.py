@@ -229,7 +229,9 @@ class Language(Task):
     def _dialogue(self, turns: list[dialogue.Turn], rules: Sampling) -> dict[str, Any]:
         assert self.template is not None
         text = dialogue.rendered(self.template, turns, self.text)
-        return {"text": text, "messages": turns, "rules": rules, "prompt": dialogue.ids_of(text, self.text) or [1]}
+        prompt = dialogue.ids_of(text, self.text) or [1]
+        ends, stops = dialogue.ending(self.template, self.text)
+        return {"text": text, "messages": turns, "rules": rules, "prompt": prompt, "ends": ends, "stops": stops}
 
     def _prompt(self, text: str, *, whole: bool) -> list[int]:
         """A text's ids with its start mark; a whole text is ended and cut to `length`, of a prompt the end is kept."""

@@ -74,15 +74,8 @@ def rendered(source: str, turns: Sequence[Turn], field: Text) -> str:
     """The text of a dialogue, up to where the model's turn begins; raises BadRequest with what the template says."""
     from jinja2 import TemplateError
 
-    cutter = field.cutter
-    before, _ = cutter.frame
-    first = "".join(cutter.unit(token) for token in before)
-    last = cutter.unit(cutter.ends[0]) if cutter.ends else ""
     try:
-        return _compiled(source).render(
-            messages=[dict(turn) for turn in turns], add_generation_prompt=True, bos_token=first, eos_token=last,
-            tools=None, documents=None,
-        )  # fmt: skip
+        return _written(source, turns, field, open_turn=True)
     except (TemplateError, TypeError) as error:
         raise BadRequest("messages", f"the bundle's template refuses these turns: {error}") from error
 
@@ -95,6 +88,25 @@ def ids_of(text: str, field: Text) -> list[int]:
         told = f"the dialogue is {len(ids)} tokens long and at most {field.length - 1} are read: leave out old turns"
         raise BadRequest("messages", told)
     return ids
+
+
+def ending(source: str, field: Text) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """What the template puts after a turn of the model, which ends that turn: a mark's id, or else a text."""
+    from jinja2 import TemplateError
+
+    said = "Two 两个"
+    turns = [{"role": "user", "content": ENGLISH}, {"role": "assistant", "content": said}]
+    try:
+        after = _written(source, turns, field, open_turn=False).partition(said)[2].strip()
+    except (TemplateError, TypeError):
+        return (), ()
+    if not after:
+        return (), ()
+    marked, plain = (field.cutter.ids([after], marked=way)[0] for way in (True, False))
+    if marked[0] != plain[0]:
+        return (marked[0],), ()
+    mark = MARK.match(after)
+    return (), ((mark.group(),) if mark else ())
 
 
 def example(seed: int, source: str, field: Text) -> list[Turn] | None:
@@ -133,6 +145,16 @@ def _marks(source: str) -> frozenset[str]:
     words = [part.data for part in tree.find_all(nodes.TemplateData)]
     words += [part.value for part in tree.find_all(nodes.Const) if isinstance(part.value, str)]
     return frozenset(mark for word in words for mark in MARK.findall(word))
+
+
+def _written(source: str, turns: Sequence[Turn], field: Text, *, open_turn: bool) -> str:
+    cutter = field.cutter
+    first = "".join(cutter.unit(token) for token in cutter.frame[0])
+    last = cutter.unit(cutter.ends[0]) if cutter.ends else ""
+    return _compiled(source).render(
+        messages=[dict(turn) for turn in turns], add_generation_prompt=open_turn, bos_token=first, eos_token=last,
+        tools=None, documents=None,
+    )  # fmt: skip
 
 
 @cache

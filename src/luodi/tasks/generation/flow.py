@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ class Writing:
     ticket: int
     rules: Sampling
     prompt: list[int]
+    ends: Collection[int] = ()  # of this request, beside the tokenizer's own
+    stops: Sequence[str] = ()  # texts that end it
     ids: list[int] = field(default_factory=list)  # drawn so far
     shown: str = ""
     finish: str = ""  # why it ended: "end", "stop", "length"
@@ -52,7 +54,9 @@ class Generation:
         tickets = list(range(self.next, self.next + len(requests)))
         self.next += len(requests)
         for ticket, request in zip(tickets, requests, strict=True):
-            self.waiting[ticket] = Writing(ticket, request["rules"], list(request["prompt"]))
+            rules, ends = request["rules"], request.get("ends", ())
+            stops = (*rules.stop, *request.get("stops", ()))
+            self.waiting[ticket] = Writing(ticket, rules, list(request["prompt"]), ends, stops)
         return tickets
 
     def step(self) -> list[Piece]:
@@ -121,10 +125,10 @@ class Generation:
 
     def _next_piece(self, writing: Writing, token: int) -> Piece:
         cutter = self.text.cutter
-        if token in cutter.ends:
+        if token in cutter.ends or token in writing.ends:
             writing.finish = "end"
         text = self._text(writing, writing.ids[:-1] if writing.finish else writing.ids)
-        shown, stopped = whole_part(text, writing.rules.stop)
+        shown, stopped = whole_part(text, writing.stops)
         if stopped:
             writing.finish = "stop"
         elif writing.finish or self._over(writing):
