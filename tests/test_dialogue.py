@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import reseal
+from conftest import luodi, reseal
 from talking import CHATML, GEMMA, LLAMA, talker, task
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -168,6 +168,40 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return talker(folder, epochs=1).save(folder / "bundle")
 
 
+def test_an_example_fits_what_the_template_takes():
+    content, _ = tokenizer("llama")
+    made = language(content, LLAMA)
+    assert dialogue.example(0, LLAMA, made.text) != dialogue.example(1, LLAMA, made.text)
+    no_system = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHATML
+    turns = dialogue.example(0, no_system, made.text)
+    assert turns is not None and turns[0]["role"] == "user" and len(turns) == 3
+    short = made.text.model_copy(update={"length": 12})
+    assert dialogue.example(0, CHATML, short) is None
+
+
+def test_predict_takes_texts(saved, tmp_path):
+    bundle = Bundle.load(saved, check=False)
+    texts = ["The quick", "火星有"]
+    want = [answer["text"] for answer in bundle.predictor()([bundle.task.read({"text": text}) for text in texts])]
+    (tmp_path / "lines.txt").write_text("The quick\n\n火星有\r\n", "utf-8")
+    rows = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    ways = [luodi("predict", str(saved), str(tmp_path / "lines.txt")), luodi("predict", str(saved), "-", give=rows)]
+    ways.append(luodi("predict", str(saved), "--text", texts[0], "--text", texts[1]))
+    for way in ways:
+        answers = [json.loads(line) for line in way.stdout.splitlines()]
+        assert way.returncode == 0 and [answer["text"] for answer in answers] == want, way.stderr
+    for words, told in [(("The quick",), "--text"), ((), "nothing to answer")]:
+        refused = luodi("predict", str(saved), *words)
+        assert refused.returncode == 2 and told in refused.stderr and not refused.stdout
+
+
+def test_a_bare_text_needs_a_bundle_of_one_text(table_bundle, tmp_path):
+    (tmp_path / "lines.txt").write_text("a\n")
+    for words in (["--text", "a"], [str(tmp_path / "lines.txt")]):
+        refused = luodi("predict", str(table_bundle), *words)
+        assert refused.returncode == 2 and "give" in refused.stderr and ".jsonl" in refused.stderr
+
+
 def test_golden_requests_hold_a_dialogue_and_a_stray_space_is_seen(saved):
     bundle = Bundle.load(saved)
     assert bundle.golden is not None
@@ -181,14 +215,3 @@ def test_golden_requests_hold_a_dialogue_and_a_stray_space_is_seen(saved):
     with pytest.raises(ParityError, match="preprocessing gives other arrays"):
         Bundle.load(saved)
     assert store.peek(saved)["task"]["language"]["template"] == whole
-
-
-def test_an_example_fits_what_the_template_takes():
-    content, _ = tokenizer("llama")
-    made = language(content, LLAMA)
-    assert dialogue.example(0, LLAMA, made.text) != dialogue.example(1, LLAMA, made.text)
-    no_system = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHATML
-    turns = dialogue.example(0, no_system, made.text)
-    assert turns is not None and turns[0]["role"] == "user" and len(turns) == 3
-    short = made.text.model_copy(update={"length": 12})
-    assert dialogue.example(0, CHATML, short) is None

@@ -205,7 +205,11 @@ class Language(Task):
 
     def wire_schema(self) -> dict[str, Json]:
         rules = Sampling.model_json_schema()["properties"]
-        rules = {name: {key: part[key] for key in part if key != "title"} for name, part in rules.items()}
+        own = self.sampling.model_dump(mode="json")
+        rules = {
+            name: {**{key: part[key] for key in part if key != "title"}, "default": own[name]}
+            for name, part in rules.items()
+        }
         answer = {
             "type": "object",
             "properties": {

@@ -25,6 +25,7 @@ export function talk(about, show, refuse) {
   document.querySelector("main").classList.toggle("chat", chat);
   whenSpoken(() => {
     at("ask-title").textContent = say(chat ? "ask_chat" : "ask_prompt");
+    if (chat) at("answer").querySelector("h2").textContent = say("chat");
     at("send").textContent = say(chat ? "send" : "write_on");
     at("waiting").textContent = say(chat ? "empty_chat" : "empty_prompt");
     [stop.textContent, anew.textContent] = [say("stop"), say("anew")];
