@@ -36,12 +36,14 @@ class Echo:
     def decode(self, outputs):
         return [{"value": value} for value in outputs["number"].tolist()]
 
-    def flow(self, forward):
+    def flow(self, forward, signature=None):
         return OneShot(self, forward)
 
 
 class Numbers:
     """A call of some numbers."""
+
+    streamed = False
 
     def __init__(self, *numbers) -> None:
         self.numbers = numbers
@@ -176,7 +178,7 @@ def test_a_flow_of_many_steps_takes_calls_midway_and_forgets_those_that_left():
         batcher.drop(calls[1])
         return short, await calls[0].future
 
-    task = SimpleNamespace(forward=None, flow=lambda forward: flow)
+    task = SimpleNamespace(forward=None, flow=lambda forward, signature: flow)
     short, long = run_batcher(scenario, task)
     assert json.loads(short) == [[2, 1, 0]] and json.loads(long) == [list(range(39, -1, -1))]
     assert flow.dropped == [1] and not flow.left
@@ -259,7 +261,7 @@ def test_a_full_server_says_when_to_come_back(monkeypatch):
         return arrays if next(warm, False) else hold(arrays)
 
     async def scenario(client, app):
-        monkeypatch.setattr("luodi.serve.predict.MOST_BYTES_HELD", 40)
+        monkeypatch.setattr("luodi.serve.body.MOST_BYTES_HELD", 40)
         first = asyncio.create_task(client.post("/predict", json={"number": 1}))
         await asyncio.to_thread(reached.wait, 20)
         second = await client.post("/predict", json={"number": 1, "more": "x" * 30})
@@ -299,6 +301,7 @@ def test_a_client_that_left_is_dropped_and_counted(monkeypatch):
         opened.set()
         status, figures = (await first).status_code, ""
         while "luodi_waiting 0.0" not in figures:  # the whole scenario has its time limit
+            await asyncio.sleep(0.01)  # what was delivered is counted by the loop
             figures = (await client.get("/metrics")).text
         return sent, status, figures
 

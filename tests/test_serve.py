@@ -27,8 +27,8 @@ from serving import QUIET, Server, png, served, with_onnx
 from luodi.core import store
 from luodi.core.bundle import Bundle
 from luodi.serve.app import PAGE, named
+from luodi.serve.body import MOST_BYTES
 from luodi.serve.intake import MOST_REQUESTS
-from luodi.serve.predict import MOST_BYTES
 
 JSON = {"Content-Type": "application/json"}
 

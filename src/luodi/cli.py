@@ -64,10 +64,10 @@ def init(args: argparse.Namespace) -> int:
 
 
 def predict(args: argparse.Namespace) -> int:
-    """Answer files, folders, JSON Lines or standard input; one line an answer."""
+    """Answer files, folders, texts, JSON Lines or standard input; one line an answer."""
     from luodi.command.predicting import predict_inputs
 
-    return predict_inputs(args.bundle, args.inputs, args.form, tuple(args.trust), args.threads)
+    return predict_inputs(args.bundle, args.inputs, args.text, args.form, tuple(args.trust), args.threads)
 
 
 def doctor(args: argparse.Namespace) -> int:
@@ -188,7 +188,8 @@ def _bundle_verbs(made: dict[str, Parser]) -> None:
         made[name].add_argument("bundle", type=Path, help="a bundle, or a run's folder")
         made[name].add_argument("--form", default="serving", help="the form that answers; default: the one it serves")
         made[name].add_argument("--threads", type=int, default=1, help="threads of one forward")
-    made["predict"].add_argument("inputs", nargs="+", help="files, folders, or - for JSON Lines on standard input")
+    made["predict"].add_argument("inputs", nargs="*", help="files, folders, or - for JSON Lines on standard input")
+    made["predict"].add_argument("--text", action="append", default=[], help="a text, as it is; repeatable")
     made["serve"].add_argument("--host", default="127.0.0.1", help="address to listen on")
     made["serve"].add_argument("--port", type=int, default=8000, help="port; 0 takes a free one")
     made["watch"].add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run's folder: runs/NAME")

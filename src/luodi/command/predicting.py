@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,12 +21,19 @@ TABLES = (".csv", ".tsv", ".parquet", ".json")
 Named = tuple[str, Any]  # where a request comes from, the request on the wire
 
 
-def predict_inputs(bundle: Path, inputs: list[str], form: str, trust: tuple[str, ...], threads: int) -> int:
+def predict_inputs(
+    bundle: Path, inputs: list[str], texts: list[str], form: str, trust: tuple[str, ...], threads: int
+) -> int:
     """Prints one line an answer, in order; what cannot be read is told on standard error. 2 if anything was."""
+    if not (inputs or texts):
+        raise LuodiError(
+            'nothing to answer: give files, folders, `-` for JSON Lines on standard input, or --text "..."'
+        )
     opened = Bundle.load(bundle, form=form, trust=trust)
     predictor = opened.predictor(None if form == "serving" else form, threads=threads)
     bad = 0
-    requests = wires(inputs, _image_field(opened))
+    image, text = (_only_input(opened, kind) for kind in ("image", "tokens"))
+    requests = chain(wires(inputs, image, text), _typed(texts, text))
     while batch := list(islice(requests, MOST)):
         bad += _answer(predictor, batch)
     if bad:
@@ -46,14 +53,15 @@ def _answer(predictor: Predictor, batch: list[Named]) -> int:
     return len(batch) - len(good)
 
 
-def _image_field(bundle: Bundle) -> str | None:
-    """The input that a picture file stands for: the only input, if it is an image."""
-    specs = bundle.task.inputs_specs()
-    images = [name for name, spec in specs.items() if spec.kind == "image"]
-    return images[0] if len(specs) == 1 and images else None
+def _only_input(bundle: Bundle, kind: str) -> str | None:
+    """The input that a picture (kind image) or a bare text (kind tokens) stands for: the only one, if it is of that
+    kind."""
+    specs = {name: spec for name, spec in bundle.task.inputs_specs().items() if spec.kind != "mask"}
+    found = [name for name, spec in specs.items() if spec.kind == kind]
+    return found[0] if len(specs) == 1 and found else None
 
 
-def wires(inputs: list[str], image: str | None) -> Iterator[Named]:
+def wires(inputs: list[str], image: str | None, text: str | None) -> Iterator[Named]:
     """Requests on the wire, each with the place it comes from."""
     for name in inputs:
         path = Path(name)
@@ -66,7 +74,10 @@ def wires(inputs: list[str], image: str | None) -> Iterator[Named]:
             for file in found:
                 yield _picture(file, image)
         elif not path.is_file():
-            raise LuodiError(f"no file or folder {path}; `-` reads JSON Lines from standard input")
+            hint = "; to ask about these words themselves: --text" if text else ""
+            raise LuodiError(f"no file or folder {path}; `-` reads JSON Lines from standard input{hint}")
+        elif path.suffix.lower() == ".txt":
+            yield from _text_lines(path, text)
         elif path.suffix.lower() in IMAGES:
             yield _picture(path, image)
         elif path.suffix.lower() in TABLES:
@@ -75,13 +86,34 @@ def wires(inputs: list[str], image: str | None) -> Iterator[Named]:
             with path.open(encoding="utf-8") as stream:
                 yield from _lines(f"{path} line", stream)
         else:
-            raise LuodiError(f"{path}: expected an image ({', '.join(IMAGES)}) or rows ({', '.join(TABLES)}, .jsonl)")
+            raise LuodiError(
+                f"{path}: expected an image ({', '.join(IMAGES)}) , rows ({', '.join(TABLES)}, .jsonl) or .txt"
+            )
 
 
 def _picture(path: Path, image: str | None) -> Named:
     if image is None:
         raise LuodiError(f"{path} is a picture, but this bundle needs more than one image: give it rows (.jsonl, .csv)")
     return str(path), {image: path.read_bytes()}
+
+
+def _text_lines(path: Path, text: str | None) -> Iterator[Named]:
+    """One text a line; empty lines are left out."""
+    if text is None:
+        raise LuodiError(f"{path} holds texts, but this bundle needs more than one text: give it rows (.jsonl, .csv)")
+    with path.open(encoding="utf-8-sig") as stream:
+        try:
+            for number, line in enumerate(stream, 1):
+                if line.strip():
+                    yield f"{path} line {number}", {text: line.rstrip("\r\n")}
+        except UnicodeDecodeError as error:
+            raise LuodiError(f"{path} is not UTF-8 ({error.reason}): save it as UTF-8") from error
+
+
+def _typed(texts: list[str], text: str | None) -> Iterator[Named]:
+    if texts and text is None:
+        raise LuodiError("--text is for a bundle whose only input is a text: give this one rows (.jsonl, .csv)")
+    yield from ((f"text {number}", {text: one}) for number, one in enumerate(texts, 1))
 
 
 def _lines(where: str, stream: Any) -> Iterator[Named]:

@@ -18,11 +18,14 @@ from luodi.core.bundle import Bundle
 from luodi.core.catalog import require
 from luodi.core.errors import LuodiError
 from luodi.serve.batching import Batcher
+from luodi.serve.body import Bodies
 from luodi.serve.card import card
+from luodi.serve.endpoint import Endpoint, Manner
 from luodi.serve.intake import JSON, Intake
 from luodi.serve.metrics import Metrics
+from luodi.serve.openai.routes import add_routes
+from luodi.serve.openai.told import told
 from luodi.serve.openapi import document
-from luodi.serve.predict import Predict
 from luodi.serve.refusal import Refusal, text
 
 if TYPE_CHECKING:
@@ -56,7 +59,14 @@ def create(bundle: Bundle, *, threads: int = 1, name: str, digest: str = "", for
         title=name, version=luodi.__version__, summary=f"Served by luodi from its {form} form.", lifespan=lifespan,
         docs_url=None, redoc_url=None,
     )  # fmt: skip
-    app.router.add_route("/predict", Predict(intake, batcher, metrics), methods=["POST"], include_in_schema=False)
+    bodies = Bodies()
+
+    def asked(path: str, manner: Manner) -> None:
+        endpoint = Endpoint(manner, batcher, metrics, bodies)
+        app.router.add_route(path, endpoint, methods=["POST"], include_in_schema=False)
+
+    asked("/predict", intake)
+    add_routes(app, asked, bundle.task, name, f"{digest[:12]}-{form}")
     _add_facts(app, batcher, metrics, card(bundle, name=name, digest=digest, form=form, threads=threads))
     _add_page(app)
     _add_refusals(app)
@@ -133,7 +143,9 @@ def _add_refusals(app: FastAPI) -> None:
         allowed = (error.headers or {}).get("Allow")
         expected = allowed and f"{allowed} {request.url.path}"
         refusal = Refusal(error.status_code, str(error.detail), expected=expected)
-        return Response(refusal.body(), error.status_code, error.headers, "application/json")
+        theirs = request.url.path.startswith("/v1/")
+        body = told(refusal) if theirs else refusal.body()
+        return Response(body, error.status_code, error.headers, "application/json")
 
     app.add_exception_handler(HTTPException, refuse)
 

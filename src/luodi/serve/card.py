@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import luodi
 from luodi.core.thing import dump
+from luodi.serve.openai.completions import writer_of
 
 if TYPE_CHECKING:
     from luodi.core.bundle import Bundle
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
 
 
 def card(bundle: Bundle, *, name: str, digest: str, form: str, threads: int) -> dict[str, Any]:
-    """Name, digest and form; inputs and targets with their schemas; what the last evidence of this form measured."""
+    """Name, digest and form; inputs and targets with their schemas; which text is written on, if one is; what the last
+    evidence of this form measured."""
     evidence = last_evidence(bundle, form)
+    writer = writer_of(bundle.task, name, digest)
     return {
         "name": name,
         "digest": digest,
@@ -26,6 +29,7 @@ def card(bundle: Bundle, *, name: str, digest: str, form: str, threads: int) -> 
         "task": next(iter(dump(bundle.task))),
         "inputs": _columns(bundle.task.wire_schema()["request"], _kinds(bundle.task.inputs_specs())),
         "targets": _columns(bundle.task.wire_schema()["answer"], _kinds(bundle.task.outputs_specs())),
+        "writes": writer and {"column": writer.column, "messages": writer.talks},
         "steps": [one.name for one in bundle.evidence if one.step is not None],
         "metrics": bundle.task.metrics(),
         "measures": _measures(evidence, bundle.task) if evidence else [],

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from luodi.core.errors import BadRequest
-from luodi.serve.refusal import Refusal, text
+from luodi.serve.refusal import Refusal, event, text
 
 if TYPE_CHECKING:
     from luodi.core.task import Answer, Request, Task
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 MOST_REQUESTS = 256  # in one call
 JSON = "application/json"
 FORM = "multipart/form-data"
+EVENTS = "text/event-stream"  # asked for with Accept
 
 
 class Intake:
@@ -25,6 +26,7 @@ class Intake:
         self.task = task
         self.schema = task.wire_schema()["request"]
         self.inputs: dict[str, Any] = dict(self.schema.get("properties", {}))
+        self.required: list[str] = self.schema.get("required") or list(self.inputs)[:1]  # of several ways, the first
         images = [name for name, spec in task.inputs_specs().items() if spec.kind == "image" and name in self.inputs]
         self.image = images[0] if len(images) == 1 else None
         self.kinds = [JSON]
@@ -32,6 +34,13 @@ class Intake:
             self.kinds += [FORM, *(["image/*"] if len(self.inputs) == 1 else [])]
         self.tail = b"," + text(dict(facts))[1:]
         self._decode = json.JSONDecoder(parse_constant=_no_constant).decode
+
+    def start(self, headers: Mapping[bytes, bytes]) -> Callable[[bytes], Asked]:
+        """What makes work of a body of this content type; pieces are sent if the client accepts only events."""
+        declared = headers.get(b"content-type", b"").decode("latin-1")
+        kind = self.kind(declared)
+        streamed = headers.get(b"accept", b"").partition(b";")[0].strip().lower() == EVENTS.encode()
+        return lambda body: Asked(self, body, kind, declared, streamed)
 
     def kind(self, content_type: str) -> str:
         """Which of `kinds` a content type is; raises a 415 that lists them."""
@@ -121,6 +130,14 @@ class Intake:
             422, error.message, column=error.column or None, expected=self.expected(error.column), extra=extra
         )
 
+    def unfit(self, error: BadRequest) -> Refusal:
+        """The same, of one request."""
+        return self.refusal(error)
+
+    def refused(self, refusal: Refusal) -> bytes:
+        """The JSON of a refusal."""
+        return refusal.body()
+
     def write(self, answers: Sequence[Answer], many: bool) -> bytes:
         """The answers with what gave them, as strict JSON."""
         if many:
@@ -144,19 +161,23 @@ class Intake:
 class Asked:
     """One call's body, read and answered in the worker."""
 
-    __slots__ = ("body", "content_type", "intake", "kind", "many")
+    __slots__ = ("body", "content_type", "intake", "kind", "many", "streamed")
 
-    def __init__(self, intake: Intake, body: bytes, kind: str, content_type: str) -> None:
+    def __init__(self, intake: Intake, body: bytes, kind: str, content_type: str, streamed: bool) -> None:
         self.intake, self.body, self.kind, self.content_type = intake, body, kind, content_type
-        self.many = False
+        self.many, self.streamed = False, streamed
 
     def read(self) -> Sequence[Request]:
         wires, self.many = self.intake.wires(self.body, self.kind, self.content_type)
         self.body = b""
         return self.intake.read(wires, self.many)
 
+    def piece(self, place: int, piece: Answer, done: bool) -> bytes:
+        return event(text({"index": place, "piece": piece, "done": done}))
+
     def write(self, answers: Sequence[Answer]) -> bytes:
-        return self.intake.write(answers, self.many)
+        whole = self.intake.write(answers, self.many)
+        return event(whole) if self.streamed else whole
 
 
 def _no_constant(name: str) -> NoReturn:

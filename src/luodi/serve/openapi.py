@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from luodi.serve.body import MOST_BYTES
 from luodi.serve.intake import FORM, JSON, MOST_REQUESTS, Intake
-from luodi.serve.predict import MOST_BYTES
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -40,7 +40,7 @@ def document(app: FastAPI, intake: Intake, answer: Mapping[str, Any], facts: Map
 
 def _operation(intake: Intake, facts: Mapping[str, str]) -> dict[str, Any]:
     one, many = {"$ref": "#/components/schemas/Request"}, {"$ref": "#/components/schemas/Requests"}
-    example = {name: _example(schema) for name, schema in intake.inputs.items()}
+    example = {name: _example(schema) for name, schema in intake.inputs.items() if name in intake.required}
     content: dict[str, Any] = {
         JSON: {
             "schema": {"anyOf": [one, many]},

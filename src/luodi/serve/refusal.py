@@ -41,6 +41,11 @@ def text(value: Any) -> bytes:
     return encoded.encode("utf-8", "backslashreplace")
 
 
+def event(data: bytes) -> bytes:
+    """One event of a stream (SSE); the data are one line."""
+    return b"data: " + data + b"\n\n"
+
+
 def finite(value: Any) -> Any:
     """The same value with null for NaN and infinities, which JSON has no words for."""
     if isinstance(value, dict):

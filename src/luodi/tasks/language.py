@@ -16,6 +16,7 @@ from luodi.core.spec import Arrays, Signature, Spec
 from luodi.core.task import Answer, Exam, Forward, Request, Task
 from luodi.core.thing import Json, Slot, WrongThing, problems_of
 from luodi.fields.text import AXIS, Text
+from luodi.tasks.generation import dialogue
 from luodi.tasks.generation.flow import Generation
 from luodi.tasks.generation.sampling import Sampling
 
@@ -35,13 +36,20 @@ class Language(Task):
 
     A request is {column: prompt} with the rules of sampling beside it (max_tokens, temperature, top_k, top_p, min_p,
     repetition, seed, stop); `sampling` holds those that a request leaves out. An answer is {column: {"value": text,
-    "tokens": how many, "finish": "end", "stop" or "length"}}. Scored by the loss of each token given those before it.
+    "tokens": how many, "read": those of the prompt, "finish": "end", "stop" or "length"}}. With a `template` a request
+    may hold `messages`, [{role, content}], in place of the text. Scored by the loss of each token given those before.
     """
 
     gives: ClassVar[frozenset[str]] = frozenset({"loss"})
 
     inputs: dict[str, Annotated[Text, Slot("fields")]]  # one column of text
     sampling: Sampling = Sampling()
+    template: str | None = None  # of dialogues: Jinja2, as Hugging Face's chat_template
+
+    @field_validator("template")
+    @classmethod
+    def _readable(cls, given: str | None) -> str | None:
+        return None if given is None else dialogue.checked(given)
 
     @field_validator("inputs")
     @classmethod
@@ -52,8 +60,8 @@ class Language(Task):
         if field.tokens == "word":
             wrong = "words lose what is between them: take character, bpe, unigram or pretrained"
             raise WrongThing([((name, "tokens"), wrong)])
-        if name in Sampling.model_fields:
-            raise WrongThing([((name,), "is the name of a rule of sampling; name the column otherwise")])
+        if name in (*Sampling.model_fields, "messages"):
+            raise WrongThing([((name,), "is the name of another part of a request; name the column otherwise")])
         return given
 
     @property
@@ -79,20 +87,29 @@ class Language(Task):
     def read(self, wire: Json) -> Request:
         if not isinstance(wire, Mapping):
             raise BadRequest("", f"expected an object with {self.name}; got {type(wire).__name__}")
-        known = [self.name, *Sampling.model_fields]
+        inputs = [self.name, *(["messages"] if self.template else [])]
+        known = [*inputs, *Sampling.model_fields]
         unknown = [str(key) for key in wire if key not in known]
         if unknown:
             raise BadRequest(unknown[0], f"unknown key; {nearest(unknown[0], known)}")
-        if self.name not in wire:
-            raise BadRequest(self.name, "missing: the text to go on from")
+        given = [key for key in inputs if key in wire]
+        if len(given) != 1:
+            raise BadRequest(self.name, "missing: the text to go on from" if not given else "is there beside messages")
+        rules = self._rules({key: wire[key] for key in wire if key not in given})
+        if given != [self.name]:
+            assert self.template is not None
+            return self._dialogue(dialogue.turns_of(wire["messages"], self.text, self.template), rules)
         try:
             text = self.text.read(wire[self.name])
         except BadRequest as error:
             raise BadRequest(self.name, error.message) from error
-        return self._request(text, self._rules({key: wire[key] for key in wire if key != self.name}))
+        return self._request(text, rules)
 
     def write(self, request: Request) -> Json:
-        return {self.name: request["text"], **request["rules"].model_dump(mode="json")}
+        rules = request["rules"].model_dump(mode="json")
+        if "messages" in request:
+            return {"messages": request["messages"], **rules}
+        return {self.name: request["text"], **rules}
 
     def encode(self, requests: Sequence[Request]) -> Arrays:
         arrays = self.text.padded([request["prompt"] for request in requests])
@@ -147,7 +164,9 @@ class Language(Task):
         short = self.text.model_copy(update={"length": min(most, 64)})
         rules = Sampling(max_tokens=8, seed=seed % 2**63)
         found = [self._request(text, rules) for text in short.example(count, seed)]
-        return [{**request, "prompt": request["prompt"][:most]} for request in found]
+        made: list[Request] = [{**request, "prompt": request["prompt"][:most]} for request in found]
+        turns = dialogue.example(seed, self.template, self.text) if self.template else None
+        return [*made[:-1], self._dialogue(turns, rules)] if turns else made
 
     def examine(self, predict: Predictor, rows: Rows | None, seconds: float) -> Exam:
         if rows is None or not len(rows):
@@ -186,26 +205,37 @@ class Language(Task):
 
     def wire_schema(self) -> dict[str, Json]:
         rules = Sampling.model_json_schema()["properties"]
-        rules = {name: {key: part[key] for key in part if key != "title"} for name, part in rules.items()}
+        own = self.sampling.model_dump(mode="json")
+        rules = {
+            name: {**{key: part[key] for key in part if key != "title"}, "default": own[name]}
+            for name, part in rules.items()
+        }
         answer = {
             "type": "object",
             "properties": {
                 "value": {"type": "string"},
                 "tokens": {"type": "integer"},
+                "read": {"type": "integer"},
                 "finish": {"type": "string", "enum": ["end", "stop", "length"]},
             },
-            "required": ["value", "tokens", "finish"],
+            "required": ["value", "tokens", "read", "finish"],
         }
-        request = {self.name: self.text.wire_schema(), **rules}
+        inputs = {self.name: self.text.wire_schema(), **({"messages": dialogue.SCHEMA} if self.template else {})}
+        one = {"required": [self.name]} if len(inputs) == 1 else {"oneOf": [{"required": [name]} for name in inputs]}
         return {
-            "request": {
-                "type": "object", "properties": request, "required": [self.name], "additionalProperties": False,
-            },
+            "request": {"type": "object", "properties": {**inputs, **rules}, **one, "additionalProperties": False},
             "answer": {"type": "object", "properties": {self.name: answer}, "required": [self.name]},
         }  # fmt: skip
 
     def _request(self, text: str, rules: Sampling) -> dict[str, Any]:
         return {"text": text, "rules": rules, "prompt": self._prompt(text, whole=rules.max_tokens == 0)}
+
+    def _dialogue(self, turns: list[dialogue.Turn], rules: Sampling) -> dict[str, Any]:
+        assert self.template is not None
+        text = dialogue.rendered(self.template, turns, self.text)
+        prompt = dialogue.ids_of(text, self.text) or [1]
+        ends, stops = dialogue.ending(self.template, self.text)
+        return {"text": text, "messages": turns, "rules": rules, "prompt": prompt, "ends": ends, "stops": stops}
 
     def _prompt(self, text: str, *, whole: bool) -> list[int]:
         """A text's ids with its start mark; a whole text is ended and cut to `length`, of a prompt the end is kept."""

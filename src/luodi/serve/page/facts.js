@@ -49,12 +49,24 @@ function digest(whole) {
 
 export function snippet(about) {
   const where = `${location.origin}/predict`;
-  const example = Object.fromEntries(about.inputs.map((one) => [one.name, (one.schema.examples ?? one.schema.enum ?? [null])[0]]));
+  const needed = about.writes ? about.inputs.filter((one) => one.name === about.writes.column) : about.inputs;
+  const example = Object.fromEntries(needed.map((one) => [one.name, (one.schema.examples ?? one.schema.enum ?? [null])[0]]));
   const json = JSON.stringify(example).replaceAll("'", "'\\''");
   const lines = [];
   if (about.inputs.length === 1 && about.inputs[0].kind === "image") {
     lines.push(`curl ${where} -F file=@picture.png`, "");
   }
   lines.push(`curl ${where} -H 'Content-Type: application/json' -d '${json}'`);
+  if (about.writes) lines.push("", ...openai(about));
   return lines.join("\n");
+}
+
+function openai(about) {
+  const asked = about.writes.messages ? 'messages=[{"role": "user", "content": "你好"}]' : 'prompt="你好"';
+  const path = about.writes.messages ? "chat.completions" : "completions";
+  return [
+    "from openai import OpenAI",
+    `client = OpenAI(base_url="${location.origin}/v1", api_key="none")`,
+    `client.${path}.create(model=${JSON.stringify(about.name)}, ${asked})`,
+  ];
 }

@@ -4,11 +4,14 @@ import { board } from "./board.js";
 import { showFacts, snippet } from "./facts.js";
 import { picture } from "./picture.js";
 import { cell } from "./row.js";
+import { talk } from "./talk.js";
+import { text } from "./text.js";
 import { figure, make, say, startSpeaking, whenSpoken } from "./words.js";
 
 const at = (id) => document.getElementById(id);
 const about = await (await fetch("/about")).json();
-const inputs = new Map(about.inputs.map((column) => [column.name, entryOf(column)]));
+const texts = about.inputs.filter((column) => column.kind === "tokens");
+const inputs = new Map(about.writes ? [] : about.inputs.map((column) => [column.name, entryOf(column)]));
 const images = about.inputs.filter((column) => column.kind === "image");
 const rows = about.inputs.filter((column) => column.kind !== "image");
 const answer = at("answer");
@@ -16,30 +19,39 @@ let turn = 0; // a newer question makes older answers void
 
 function entryOf(column) {
   if (column.kind === "image") return (column.shape[0] === 1 ? board : picture)(column, () => void ask(false));
-  return cell(column);
+  return column.kind === "tokens" ? text(column) : cell(column);
 }
 
 function build() {
   document.title = `${about.name} · luodi`;
   at("name").textContent = about.name;
   at("lineage").replaceChildren(...about.steps.map((step) => make("span", "step", step)));
+  at("snippet").textContent = snippet(about);
+  whenSpoken(() => showFacts(at("facts"), about));
+  if (about.writes) return talk(about, show, refuse);
   const table = make("div", "row");
-  for (const column of about.inputs) (column.kind === "image" ? at("inputs") : table).append(inputs.get(column.name).element);
-  if (rows.length) at("inputs").append(table);
+  const wide = (column) => column.kind === "image" || column.kind === "tokens";
+  for (const column of about.inputs) (wide(column) ? at("inputs") : table).append(inputs.get(column.name).element);
+  if (table.childElementCount) at("inputs").append(table);
   at("send-row").hidden = !rows.length;
   document.querySelector("main").classList.toggle("tall", rows.length > 8);
-  at("snippet").textContent = snippet(about);
   whenSpoken(() => {
     at("ask-title").textContent = say(askWords());
-    at("waiting").textContent = say(rows.length ? "empty_row" : drawn() ? "empty" : "empty_picture");
-    showFacts(at("facts"), about);
+    at("waiting").textContent = say(waitingWords());
   });
+  return () => ask(true);
+}
+
+function waitingWords() {
+  if (!rows.length) return drawn() ? "empty" : "empty_picture";
+  return texts.length === rows.length && !images.length ? "empty_text" : "empty_row";
 }
 
 const drawn = () => images.some((column) => column.shape[0] === 1);
 
 function askWords() {
   if (images.length && rows.length) return "ask_mixed";
+  if (texts.length && texts.length === rows.length) return "ask_text";
   if (rows.length) return "ask_row";
   return drawn() ? "ask_draw" : "ask_picture";
 }
@@ -90,12 +102,12 @@ function refuse(error) {
 
 at("ask").addEventListener("submit", (event) => {
   event.preventDefault();
-  void ask(true);
+  void send();
 });
 let pause = 0; // a row that was answered is answered again while it is edited
 at("ask").addEventListener("input", (event) => {
   clearTimeout(pause);
-  if (answer.dataset.state === "answered" && event.target.name) pause = setTimeout(() => void ask(false), 200);
+  if (!about.writes && answer.dataset.state === "answered" && event.target.name) pause = setTimeout(() => void ask(false), 200);
 });
 at("example").addEventListener("click", () => {
   for (const column of rows) inputs.get(column.name).fill();
@@ -105,6 +117,6 @@ addEventListener("keydown", (event) => {
   if (event.key === "Escape" && images.length) for (const column of images) inputs.get(column.name).clear();
 });
 
-build();
+const send = build();
 startSpeaking();
 document.documentElement.dataset.ready = "yes";

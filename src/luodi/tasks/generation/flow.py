@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ class Writing:
     ticket: int
     rules: Sampling
     prompt: list[int]
+    ends: Collection[int] = ()  # of this request, beside the tokenizer's own
+    stops: Sequence[str] = ()  # texts that end it
     ids: list[int] = field(default_factory=list)  # drawn so far
     shown: str = ""
     start: int = 0  # of what the model still sees
@@ -47,7 +49,7 @@ class Generation:
     """The flow of a language model: a step reads the prompts that wait, or writes one token of every text.
 
     A text that reaches the field's `length` goes on from its last half, read anew. An answer's pieces are
-    {name: {"value": text, "tokens": how many, "finish": "" or why it ended}}.
+    {name: {"value": text, "tokens": how many, "read": those of the prompt, "finish": "" or why it ended}}.
     """
 
     def __init__(self, name: str, text: Text, forward: Forward, signature: Signature | None) -> None:
@@ -61,7 +63,9 @@ class Generation:
         tickets = list(range(self.next, self.next + len(requests)))
         self.next += len(requests)
         for ticket, request in zip(tickets, requests, strict=True):
-            self.waiting[ticket] = Writing(ticket, request["rules"], list(request["prompt"]))
+            rules, ends = request["rules"], request.get("ends", ())
+            stops = (*rules.stop, *request.get("stops", ()))
+            self.waiting[ticket] = Writing(ticket, rules, list(request["prompt"]), ends, stops)
         return tickets
 
     def step(self) -> list[Piece]:
@@ -131,10 +135,10 @@ class Generation:
 
     def _next_piece(self, writing: Writing, token: int) -> Piece:
         cutter = self.text.cutter
-        if token in cutter.ends:
+        if token in cutter.ends or token in writing.ends:
             writing.finish = "end"
         text = self._text(writing, writing.ids[:-1] if writing.finish else writing.ids)
-        shown, stopped = whole_part(text, writing.rules.stop)
+        shown, stopped = whole_part(text, writing.stops)
         if stopped:
             writing.finish = "stop"
         elif writing.finish or self._over(writing):
@@ -155,7 +159,8 @@ class Generation:
         return bool(writing.finish)
 
     def _piece(self, writing: Writing, more: str) -> Piece:
-        value = {"value": more, "tokens": len(writing.ids), "finish": writing.finish}
+        read = len(writing.prompt)
+        value = {"value": more, "tokens": len(writing.ids), "read": read, "finish": writing.finish}
         return Piece(writing.ticket, {self.name: value}, bool(writing.finish))
 
     def _slide(self) -> None:
