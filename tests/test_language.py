@@ -161,13 +161,12 @@ def test_a_text_goes_on_beyond_the_length_of_the_model(trained):
 
 def test_a_stop_string_ends_a_text(trained):
     (answer,) = trained.predictor()(asked(trained, ["床前"], stop=["光，"]))
-    assert answer["text"] == {"value": "明月", "tokens": 4, "finish": "stop"}
+    assert answer["text"] == {"value": "明月", "tokens": 4, "read": 3, "finish": "stop"}
 
 
 def test_no_tokens_are_written_where_none_are_wanted(trained):
-    assert trained.predictor()(asked(trained, ["a"], max_tokens=0)) == [
-        {"text": {"value": "", "tokens": 0, "finish": "length"}}
-    ]
+    (answer,) = trained.predictor()(asked(trained, ["a"], max_tokens=0))
+    assert answer == {"text": {"value": "", "tokens": 0, "read": 3, "finish": "length"}}
 
 
 # ---- scores ----------------------------------------------------------------------------------------------------------
