@@ -84,6 +84,7 @@ def test_long_texts_lose_the_side_that_is_named():
 def test_marks_surround_a_text_and_cannot_be_forged(kind):
     made = field(kind, marks=True, length=64)
     ids = made.ids(["<end>好\0<start>"])[0]
+    assert made.ids(["好\0"])[0][1:-1] == made.ids(["好\0<end>"])[0][1:-1][: len(made.ids(["好\0"])[0]) - 2]
     assert ids[0] == 2 and ids[-1] == 3 and not {2, 3} & set(ids[1:-1])
 
 
@@ -116,6 +117,12 @@ def test_learning_a_vocabulary_does_not_depend_on_the_order_of_rows():
 def test_what_is_no_text_is_refused(wire, said):
     with pytest.raises(BadRequest, match=said):
         field("word").model_copy(update={"max_characters": 8}).read(wire)
+
+
+def test_an_asset_names_no_other_file():
+    for name in ("/dev/zero", "../../secret", "A" * 64):
+        with pytest.raises(WrongThing, match="pattern"):
+            resolve("fields", {"text": {"learned": {"sha256": name}}})
 
 
 def test_settings_of_a_pretrained_tokenizer_are_its_own():

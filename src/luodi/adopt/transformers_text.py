@@ -124,9 +124,9 @@ def _arrays(task: Task, words: Any, field: Any) -> Any:
         if language:
             room = field.length - 1 - before
             found = bare(text)
-            return [*cutter.frame[0], *found[max(len(found) - room, 0) :]] or [1]
+            return [*cutter.frame[0], *found[max(len(found) - room, 0) :]] or [cutter.blank]
         if not cutter.forged.search(text):
-            return words(text, truncation=True, max_length=field.length)["input_ids"] or [1]
+            return words(text, truncation=True, max_length=field.length)["input_ids"] or [cutter.blank]
         found, room = bare(text), field.length - before - len(cutter.frame[1])
         kept = found[:room] if field.cut == "end" else found[max(len(found) - room, 0) :]
         return [*cutter.frame[0], *kept, *cutter.frame[1]]

@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from luodi.core.errors import Damaged
 
@@ -16,7 +16,7 @@ class Asset(BaseModel):
     """A file by its SHA-256: the JSON holds the hash, a bundle keeps the file in `assets/`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    sha256: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")  # a file's name too: a bundle from a stranger names no other file
     _held: bytes | None = PrivateAttr(None)
     _path: Path | None = PrivateAttr(None)
 

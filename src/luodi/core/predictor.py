@@ -31,20 +31,16 @@ class Predictor:
     def stream(self, requests: Sequence[Request]) -> Iterator[Piece]:
         """The pieces of all answers as they come; tickets are 0, 1, 2... in the order of the requests."""
         flow = self.open()
-        waiting = set(flow.add(requests))
-        while waiting:
-            for piece in flow.step():
-                waiting -= {piece.ticket} if piece.done else set()
-                yield piece
+        flow.add(requests)
+        while pieces := flow.step():
+            yield from pieces
 
     def __call__(self, requests: Sequence[Request]) -> list[Answer]:
         """All answers, in order: the stream, collected."""
         flow = self.open()
         answers: dict[int, Any] = dict.fromkeys(flow.add(requests))
-        waiting = set(answers)
-        while waiting:
-            for piece in flow.step():
-                waiting -= {piece.ticket} if piece.done else set()
+        while pieces := flow.step():
+            for piece in pieces:
                 answers[piece.ticket] = flow.join(answers[piece.ticket], piece.value)
         return list(answers.values())
 

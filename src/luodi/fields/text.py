@@ -29,7 +29,7 @@ class Text(Field):
 
     A value is a str. Encoded: int64 (batch, length), the ids, padded to the longest of the batch, and `_mask` int64
     (batch, length), 1 where a token is. Chinese words are cut by jieba; characters are code points; byte-pair pieces
-    know every text. An empty text is its marks alone, or one unknown token.
+    know every text. An empty text is its marks alone, or one token: the unknown one, a pretrained tokenizer's end.
     """
 
     kind: ClassVar[str] = "text"
@@ -130,7 +130,7 @@ class Text(Field):
         found: list[list[int]] = []
         for ids in cutter.ids([self.settled(value) for value in values]):
             kept = ids if len(ids) <= room else ids[:room] if self.cut == "end" else ids[len(ids) - room :]
-            found.append([*before, *kept, *after] or [1])
+            found.append([*before, *kept, *after] or [cutter.blank])
         return found
 
     def example(self, count: int, seed: int) -> list[str]:

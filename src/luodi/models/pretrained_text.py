@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -64,7 +65,6 @@ def _encoder(architecture: str, config: dict[str, Any]) -> nn.Module:
 
     kind = built(architecture, KNOWN, "text encoder")
     given = kind.config_class.from_dict(config)
-    try:
-        return kind(given, add_pooling_layer=False)  # a layer that only the library's own heads use
-    except TypeError:
-        return kind(given)
+    # The pooler is a layer that only the library's own heads use.
+    bare = {"add_pooling_layer": False} if "add_pooling_layer" in signature(kind.__init__).parameters else {}
+    return kind(given, **bare)

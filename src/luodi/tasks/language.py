@@ -233,7 +233,7 @@ class Language(Task):
     def _dialogue(self, turns: list[dialogue.Turn], rules: Sampling) -> dict[str, Any]:
         assert self.template is not None
         text = dialogue.rendered(self.template, turns, self.text)
-        prompt = dialogue.ids_of(text, self.text) or [1]
+        prompt = dialogue.ids_of(text, self.text) or [self.text.cutter.blank]
         ends, stops = dialogue.ending(self.template, self.text)
         return {"text": text, "messages": turns, "rules": rules, "prompt": prompt, "ends": ends, "stops": stops}
 
@@ -245,9 +245,9 @@ class Language(Task):
         (ids,) = cutter.ids([field.settled(text)])
         if whole:
             end = list(after) or list(cutter.ends[:1] if framed else ())
-            return [*before, *ids, *end][: field.length] or [1]
+            return [*before, *ids, *end][: field.length] or [cutter.blank]
         room = field.length - len(before) - 1
-        return [*before, *ids[max(len(ids) - room, 0) :]] or [1]
+        return [*before, *ids[max(len(ids) - room, 0) :]] or [cutter.blank]
 
     def _rules(self, given: Mapping[str, Any]) -> Sampling:
         if not given:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from luodi.core.catalog import require
@@ -29,6 +29,11 @@ class Cutter(Protocol):
     def ends(self) -> tuple[int, ...]: ...
 
     @property
+    def blank(self) -> int:
+        """What stands for a text that has no token."""
+        ...
+
+    @property
     def size(self) -> int: ...
 
     def ids(self, texts: Sequence[str], *, marked: bool = False) -> list[list[int]]:
@@ -47,7 +52,7 @@ class Cutter(Protocol):
 class Listed:
     """Characters or words from a list, by their place in it."""
 
-    pad, frame, ends = 0, ((2,), (3,)), (3,)
+    pad, frame, ends, blank = 0, ((2,), (3,)), (3,), 1
 
     def __init__(self, content: bytes) -> None:
         held = json.loads(content)
@@ -93,6 +98,7 @@ class Tokenized:
         self.size: int = max(self.inner.get_vocab().values(), default=-1) + 1  # ids may have gaps
         self.pad: int = marks.get("pad", 0)
         self.ends = tuple(marks.get("ends", ()))
+        self.blank: int = marks.get("blank", self.ends[0] if self.ends else self.pad)
         self.frame = self._frame()
         marked = [token.content for token in self.inner.get_added_tokens_decoder().values() if token.special]
         self.forged = re.compile("|".join(map(re.escape, sorted(marked, key=len, reverse=True))) or r"(?!)")
@@ -101,8 +107,15 @@ class Tokenized:
         if marked or not any(map(self.forged.search, texts)):
             return self._ids(texts)
         # "</s>" in a request is text, only we put marks in: cut inside its name, it is none.
-        parts = [self.forged.sub(lambda mark: f"{mark.group()[0]}\0{mark.group()[1:]}", text) for text in texts]
-        return [[token for ids in self._ids(part.split("\0")) for token in ids] for part in parts]
+        return [[token for ids in self._ids(list(self._apart(text))) for token in ids] for text in texts]
+
+    def _apart(self, text: str) -> Iterator[str]:
+        """The text in pieces of which none holds the name of a mark."""
+        start = 0
+        for mark in self.forged.finditer(text):
+            yield text[start : mark.start() + 1]
+            start = mark.start() + 1
+        yield text[start:]
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         return [found.ids for found in self.inner.encode_batch(list(texts), add_special_tokens=False)]
@@ -148,7 +161,7 @@ def learned_pieces(texts: Iterable[str], kind: str, most: int, at_least: int) ->
         single=f"{START} $A {END}", special_tokens=[(START, 2), (END, 3)]
     )
     held = json.loads(made.to_str())
-    held[MARKS] = {"pad": 0, "ends": [3]}
+    held[MARKS] = {"pad": 0, "ends": [3], "blank": 1}
     return json.dumps(held, ensure_ascii=False).encode()
 
 
