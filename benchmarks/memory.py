@@ -13,6 +13,7 @@ import argparse
 import io
 import tempfile
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 import numpy as np
@@ -31,19 +32,24 @@ VIT = {
         "image_size": 64, "patch_size": 8, "num_channels": 3,
     },
 }  # fmt: skip
-# name -> (side, channels, model, fields of train)
-SHAPES: dict[str, tuple[int, int, Any, dict[str, Any]]] = {
-    "mlp, wide": (28, 1, {"mlp": {"hidden": [4096, 4096]}}, {"batch_size": 64}),
-    "mlp, sgd": (28, 1, {"mlp": {"hidden": [4096, 4096, 4096]}}, {"batch_size": 256, "update": "sgd"}),
-    "mlp, large batch": (32, 3, {"mlp": {"hidden": [2048] * 4}}, {"batch_size": 4096}),
-    "mlp, adafactor": (28, 1, {"mlp": {"hidden": [6000, 6000]}}, {"batch_size": 32, "update": "adafactor"}),
-    "convnet": (28, 1, {"convnet": {"widths": [32, 64]}}, {"batch_size": 256}),
-    "convnet, large batch": (28, 1, {"convnet": {"widths": [64, 128]}}, {"batch_size": 1024, "update": "sgd"}),
-    "convnet, colour": (64, 3, {"convnet": {"widths": [32, 64, 128]}}, {"batch_size": 64, "augment": ["affine"]}),
-    "convnet, accumulated": (96, 3, {"convnet": {"widths": [32, 64, 128, 256]}}, {"batch_size": 32, "accumulate": 4}),
-    "convnet, recomputed": (64, 3, {"convnet": {"widths": [48, 96, 192]}}, {"batch_size": 128, "recompute": True}),
-    "convnet, bf16": (64, 3, {"convnet": {"widths": [32, 64, 128]}}, {"batch_size": 128, "precision": "bf16"}),
-    "transformer": (64, 3, {"pretrained_image": VIT}, {"batch_size": 64, "patience": 2}),
+# name -> (side and channels of pictures, or letters of texts; model; fields of train)
+SHAPES: dict[str, tuple[tuple[int, int] | int, Any, dict[str, Any]]] = {
+    "mlp, wide": ((28, 1), {"mlp": {"hidden": [4096, 4096]}}, {"batch_size": 64}),
+    "mlp, sgd": ((28, 1), {"mlp": {"hidden": [4096, 4096, 4096]}}, {"batch_size": 256, "update": "sgd"}),
+    "mlp, large batch": ((32, 3), {"mlp": {"hidden": [2048] * 4}}, {"batch_size": 4096}),
+    "mlp, adafactor": ((28, 1), {"mlp": {"hidden": [6000, 6000]}}, {"batch_size": 32, "update": "adafactor"}),
+    "convnet": ((28, 1), {"convnet": {"widths": [32, 64]}}, {"batch_size": 256}),
+    "convnet, large batch": ((28, 1), {"convnet": {"widths": [64, 128]}}, {"batch_size": 1024, "update": "sgd"}),
+    "convnet, colour": ((64, 3), {"convnet": {"widths": [32, 64, 128]}}, {"batch_size": 64, "augment": ["affine"]}),
+    "convnet, accumulated": ((96, 3), {"convnet": {"widths": [32, 64, 128, 256]}}, {"batch_size": 32, "accumulate": 4}),
+    "convnet, recomputed": ((64, 3), {"convnet": {"widths": [48, 96, 192]}}, {"batch_size": 128, "recompute": True}),
+    "convnet, bf16": ((64, 3), {"convnet": {"widths": [32, 64, 128]}}, {"batch_size": 128, "precision": "bf16"}),
+    "transformer": ((64, 3), {"pretrained_image": VIT}, {"batch_size": 64, "patience": 2}),
+    "text transformer": (128, {"text_transformer": {"layers": 4, "width": 192, "heads": 4}}, {"batch_size": 64}),
+    "bilstm": (100, {"bilstm": {}}, {"batch_size": 64}),
+    "bilstm, large batch": (200, {"bilstm": {"width": 256}}, {"batch_size": 256}),
+    "gpt": (96, {"gpt": {"layers": 4, "width": 128, "heads": 4, "context": 96}}, {"batch_size": 32}),
+    "gpt, wide": (128, {"gpt": {"layers": 6, "width": 256, "heads": 4, "context": 128}}, {"batch_size": 32}),
 }
 
 
@@ -58,13 +64,27 @@ def rows_for(side: int, channels: int, count: int) -> Any:
     return rows_of({"image": [cells[at % 32] for at in range(count)], "label": [str(at % 10) for at in range(count)]})
 
 
+def texts_for(letters: int, count: int) -> Any:
+    """Texts of at most so many random letters, half of them shorter, in ten classes."""
+    dice = np.random.default_rng(0)
+    sizes = [letters if at % 2 else int(dice.integers(letters // 2, letters)) for at in range(count)]
+    texts = ["".join(dice.choice(list(ascii_lowercase), size)) for size in sizes]
+    return rows_of({"text": texts, "label": [str(at % 10) for at in range(count)]})
+
+
 def measured(name: str, folder: Path) -> tuple[float, float]:
     """(predicted, real) MB of a shape."""
-    side, channels, model, fields = SHAPES[name]
-    inputs = {"image": {"image": {"size": side, "channels": channels}}}
-    task: Any = make("tasks", {"supervised": {"inputs": inputs, "targets": {"label": "category"}}})
+    size, model, fields = SHAPES[name]
     count = int(2.5 * fields["batch_size"] * fields.get("accumulate", 1))
-    rows = rows_for(side, channels, count)
+    if isinstance(size, int):
+        inputs: Any = {"text": {"text": {"tokens": "character", "length": size}}}
+        rows = texts_for(size, max(count, 600))
+    else:
+        inputs = {"image": {"image": {"size": size[0], "channels": size[1]}}}
+        rows = rows_for(*size, count)
+    supervised = {"supervised": {"inputs": inputs, "targets": {"label": "category"}}}
+    task: Any = make("tasks", {"language": {"inputs": inputs}} if "gpt" in model else supervised)
+    count = len(rows)
     data = Data({"train": rows, "validation": rows.take(np.arange(64) % count)})
     config: Any = make("models", model)
     bundle = Bundle(task=task, config=config, data=data, facts=frozenset({"rows", "split", "loss"}))

@@ -168,9 +168,17 @@ def test_the_loss_scale_halves_at_an_overflow_and_doubles_after_many_updates():
 
 def test_where_resuming_is_not_bit_exact_is_said():
     """This list is the promise: whatever is not on it resumes with the same bits."""
-    assert cautions("cpu", compiled=False) == ()
-    assert len(cautions("cpu", compiled=True)) == 1 and "compile" in cautions("cpu", compiled=True)[0]
-    assert len(cautions("cuda:1", compiled=False)) == 1 and len(cautions("cuda", compiled=True)) == 2
+    assert cautions("fp32", "cpu", compiled=False) == ()
+    compiled = cautions("fp32", "cpu", compiled=True)
+    assert len(compiled) == 1 and "compile" in compiled[0]
+    assert len(cautions("fp32", "cuda:1", compiled=False)) == 1 and len(cautions("bf16", "cuda", compiled=True)) == 2
+
+
+@pytest.mark.parametrize("able", (True, False))
+def test_bf16_on_a_processor_without_it_is_told(able, monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: able)
+    found = cautions("bf16", "cpu", compiled=False)
+    assert (found == ()) if able else ("no bf16 instructions" in found[0])
 
 
 def test_a_compiled_graph_trains_as_the_eager_one(tmp_path):

@@ -463,6 +463,36 @@ def test_given_weights_and_edits_go_into_the_process_and_come_back(tmp_path):
         trained(first.fork(), tmp_path / "c", learning_rate=1e30, update="sgd", epochs=3, memory_mb=2000)
 
 
+@linux
+def test_a_tokenizer_goes_into_the_process(tmp_path):
+    texts = [f"word{at % 7} other{at % 5} {'long ' * (at % 9)}" for at in range(96)]
+    rows = rows_of({"text": texts, "label": [str(at % 7) for at in range(96)]})
+    task = {
+        "supervised": {
+            "inputs": {"text": {"text": {"tokens": "bpe", "vocabulary": 90}}},
+            "targets": {"label": "category"},
+        }
+    }
+    sums = [sha(trained(bundle_of(task, {"bilstm": {"width": 8, "hidden": 8}}, rows), tmp_path / str(mb), memory_mb=mb))
+            for mb in (None, 2000)]  # fmt: skip
+    assert sums[0] == sums[1]
+
+
+def test_a_recurrent_layer_is_predicted_with_its_workspace():
+    task = {
+        "supervised": {
+            "inputs": {"text": {"text": {"tokens": "character", "length": 64}}},
+            "targets": {"label": "category"},
+        }
+    }
+    rows = rows_of({"text": ["a" * 64, "b" * 64] * 8, "label": ["x", "y"] * 8})
+    bundle = bundle_of(task, {"bilstm": {"width": 64, "hidden": 32}}, rows)
+    small, large = (predicted(bundle, batch_size=size).activations for size in (64, 256))
+    assert 3.6 < large / small < 4.4, "in proportion to the batch"
+    # Each direction's input (64), its own copy of it (64) and what comes out (32), in fp32, are the least of it.
+    assert large > 2 * 256 * 64 * (64 + 64 + 32) * 4 / 1e6
+
+
 # ---- rows larger than the memory ------------------------------------------------------------------------------------
 
 

@@ -54,6 +54,12 @@ def test_the_other_columns_stay_and_the_split_keeps_a_text_together(tmp_path):
     cut = after.data["all"]
     assert cut.columns == rows.columns and len(cut) > 3 * len(rows) and len(set(cut.ids)) == len(cut)
     assert after.notes["rows_in"] == 40 and after.notes["rows_out"] == len(cut)
+    foreseen = passages(characters=30).foresee_rows({"all": rows}, bundle.task)
+    assert len(foreseen["all"]) == len(cut)
+    thirds = resolve("steps", {"split": {"validation": 0.25, "test": 0.25}}).foresee_rows(foreseen, bundle.task)
+    assert [len(thirds[part]) for part in ("validation", "test")] == [round(len(cut) / 4)] * 2
+    drawn = resolve("steps", {"sample": {"count": 17}}).foresee_rows(thirds, bundle.task)
+    assert len(drawn["train"]) == 17 and drawn["test"] is thirds["test"]
     split = apply(resolve("steps", {"split": {"group": "who", "near": "off"}}), after, Run(tmp_path))
     parts = {name: set(part.column("who")) for name, part in split.data.splits.items()}
     assert parts["train"] and parts["test"] and not parts["train"] & parts["test"]

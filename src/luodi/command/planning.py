@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +13,7 @@ from luodi.core.bundle import Bundle
 from luodi.core.errors import BadRequest, LuodiError
 from luodi.core.outlook import Outlook, outlook
 from luodi.core.recipe import Recipe
+from luodi.core.rows import Rows
 from luodi.core.source import Source
 from luodi.core.step import Step
 from luodi.core.task import Task
@@ -88,8 +89,12 @@ def _outlook(recipe: Recipe, task: Task, config: Any, cache: Path, threads: int)
     rows = recipe.data.kept(cache)
     if rows is None:
         return None, "the data are not in the cache yet, so time and memory are not known"
-    kept, test = next(((s.validation, s.test) for s in recipe.steps if hasattr(s, "validation")), (0.0, 0.0))
     try:
+        splits: Mapping[str, Rows] = {"all": rows}
+        for step in recipe.steps:
+            assert isinstance(step, Step)
+            splits = step.foresee_rows(splits, task)
+        rows = splits.get("train", rows)
         found = check.foreseen(recipe.steps, task, config, cache)
         if found is None:
             return None, "the weights are not in the cache yet, so time and memory are not known"
@@ -97,8 +102,9 @@ def _outlook(recipe: Recipe, task: Task, config: Any, cache: Path, threads: int)
         if config is None:
             return None, "there is no model to count"
         fitted = task.fit(rows.take(range(0, len(rows), max(len(rows) // 512, 1))))
-        shares = {"train": 1 - kept - test, "validation": kept}
-        return outlook(fitted, config, rows, threads, **shares, device=device.choose(recipe.device)), ""
+        held_out = len(splits.get("validation", ()))
+        where = device.choose(recipe.device)
+        return outlook(fitted, config, rows, threads, validation=held_out, device=where), ""
     except BadRequest as error:
         if any(step.mends for step in recipe.steps):
             return None, f"time and memory are not known before the rows are clean ({error})"

@@ -41,11 +41,10 @@ class Forecast:
 
 
 def outlook(
-    task: Task, config: ModelConfig, rows: Rows, threads: int, *, train: float = 1.0, validation: float = 0.0,
-    device: str = "cpu",
-) -> Outlook:  # fmt: skip
-    """Counts parameters, FLOPs and activations of one row on the meta device; `task` is fitted, `train` and
-    `validation` are shares of the rows."""
+    task: Task, config: ModelConfig, rows: Rows, threads: int, *, validation: int = 0, device: str = "cpu"
+) -> Outlook:
+    """Counts parameters, FLOPs and activations of one row on the meta device; `task` is fitted, `rows` are those to
+    train on, `validation` is how many are looked at between."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -59,14 +58,14 @@ def outlook(
         with FlopCounterMode(display=False) as counter:
             model(**batch)
     parameters = sum(tensor.numel() for tensor in model.parameters())
-    two = rows.take(_longest(rows, task))
+    two = rows.take(longest(rows, task))
     return Outlook(
-        int(len(rows) * train), parameters, counter.get_total_flops() / 2, kept[0] // 2, threads, task, config,
-        (task.encode(task.rows_to_requests(two)), task.truth(two)), int(len(rows) * validation), device,
+        len(rows), parameters, counter.get_total_flops() / 2, kept[0] // 2, threads, task, config,
+        (task.encode(task.rows_to_requests(two)), task.truth(two)), validation, device,
     )  # fmt: skip
 
 
-def _longest(rows: Rows, task: Task) -> list[int]:
+def longest(rows: Rows, task: Task) -> list[int]:
     """Two rows: the first ones, or where an axis is free those with the longest texts."""
     specs = task.inputs_specs()
     free = any(isinstance(side, str) for spec in specs.values() for side in spec.shape)

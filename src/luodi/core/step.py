@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from luodi.core.bundle import Bundle
     from luodi.core.outlook import Forecast, Outlook
+    from luodi.core.rows import Rows
     from luodi.core.run import Run
     from luodi.core.task import Task
 
@@ -66,6 +67,10 @@ class Step(Thing):
     def foresee(self, task: Task, config: ModelConfig | None, cache: Path) -> tuple[Task, ModelConfig | None] | None:
         """Task and model config as this step will leave them, told before any work; None: only once it has fetched."""
         return task, config
+
+    def foresee_rows(self, splits: Mapping[str, Rows], task: Task) -> Mapping[str, Rows]:
+        """As many rows of each split as this step will leave, some of their kind, told before any work."""
+        return splits
 
     def forecast(self, outlook: Outlook) -> Forecast | None:
         """What this step will take, roughly; None: too little to tell, or not known."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -60,12 +60,14 @@ class Passages(Step):
             return f"which column is cut? name it in `column` (texts: {', '.join(_texts(task)) or 'none'})"
         return None
 
+    def foresee_rows(self, splits: Mapping[str, Rows], task: Task) -> Mapping[str, Rows]:
+        rows = splits.get("all")
+        return {**splits, "all": self._cut(rows, self._column(rows, task))} if rows is not None else splits
+
     def __call__(self, bundle: Bundle, run: Run) -> Bundle:
         assert bundle.data is not None
         rows = bundle.data["all"]
-        column = self.column if self.column != "auto" else _texts(bundle.task)[0]
-        if column not in rows.columns:
-            raise LuodiError(f"passages: the data have no column {column!r}; they have {', '.join(rows.columns)}")
+        column = self._column(rows, bundle.task)
         cut = self._cut(rows, column)
         if not len(cut):
             raise LuodiError(f"passages: no text of {column!r} has {self.least} characters")
@@ -73,6 +75,12 @@ class Passages(Step):
         told = f"{len(rows):,} texts -> {len(cut):,} passages of at most {self.characters} characters"
         notes: dict[str, Any] = {"part": "all", "rows_in": len(rows), "rows_out": len(cut), "told": [told]}
         return bundle.replace(data=data).noting(**notes)
+
+    def _column(self, rows: Rows, task: Task) -> str:
+        column = self.column if self.column != "auto" else _texts(task)[0]
+        if column not in rows.columns:
+            raise LuodiError(f"passages: the data have no column {column!r}; they have {', '.join(rows.columns)}")
+        return column
 
     def _cut(self, rows: Rows, column: str) -> Rows:
         import pyarrow as pa

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -17,6 +18,7 @@ from luodi.data.splitting.assign import round_half_up, shared_out
 
 if TYPE_CHECKING:
     from luodi.core.bundle import Bundle
+    from luodi.core.rows import Rows
     from luodi.core.run import Run
     from luodi.core.task import Task
 
@@ -53,6 +55,13 @@ class Sample(Step):
         if self.how != "random" and self.target == "auto" and not labels_of(task):
             return f"{self.how} is by label, and no target of this task is one (name a column in `target`)"
         return None
+
+    def foresee_rows(self, splits: Mapping[str, Rows], task: Task) -> Mapping[str, Rows]:
+        rows = splits.get(self.on)
+        if rows is None or (self.count is None and self.share is None):
+            return splits
+        count = self.count if self.count is not None else round_half_up(len(rows) * (self.share or 1.0))
+        return {**splits, self.on: rows.take(np.arange(min(count, len(rows))))}
 
     def __call__(self, bundle: Bundle, run: Run) -> Bundle:
         assert bundle.data is not None

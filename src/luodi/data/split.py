@@ -61,6 +61,13 @@ class Split(Step):
             raise ValueError("a split by time has no strata: leave `stratify` out")
         return self
 
+    def foresee_rows(self, splits: Mapping[str, Rows], task: Task) -> Mapping[str, Rows]:
+        if (rows := splits.get("all")) is None:
+            return splits
+        test, validation = (round(len(rows) * share) for share in (self.test, self.validation))
+        cuts = {"test": (0, test), "validation": (test, test + validation), "train": (test + validation, len(rows))}
+        return {part: rows.take(np.arange(*cut)) for part, cut in cuts.items()}
+
     def __call__(self, bundle: Bundle, run: Run) -> Bundle:
         assert bundle.data is not None
         if "all" not in bundle.data.splits:

@@ -93,7 +93,7 @@ class Train(Step):
     def cautions(self, device: str) -> tuple[str, ...]:
         from luodi.train.loop.exact import cautions
 
-        return cautions(device, compiled=self.compile)
+        return cautions(self.precision, device, compiled=self.compile)
 
     def forecast(self, outlook: Outlook) -> Forecast:
         """Forward and backward are the work of three forwards; memory is that of a walk on the meta device."""
@@ -123,6 +123,8 @@ class Train(Step):
 
         if lacking := self.lacks(run.device):
             raise LuodiError(f"train: {lacking}")
+        for caution in self.cautions(run.device):
+            run.log("note", {"text": f"train: {caution}"})
         return train_within(self, bundle, run)
 
     def here(self, bundle: Bundle, run: Run, *, exact: bool = False) -> Bundle:

@@ -1,11 +1,13 @@
-"""Where a training that was killed cannot promise the same bits."""
+"""What a training on a device cannot promise: the same bits after a kill, and speed."""
 
 from __future__ import annotations
 
+from luodi.train.loop.precision import Precision, slow
 
-def cautions(device: str, *, compiled: bool) -> tuple[str, ...]:
+
+def cautions(precision: Precision, device: str, *, compiled: bool) -> tuple[str, ...]:
     """Sentences for `plan`; none: a training that is killed and started again ends with the same bits."""
-    found = []
+    found = [said] if (said := slow(precision, device)) else []
     kind = device.partition(":")[0]
     if compiled:
         found.append("compile: a graph compiled again may round differently: resuming is close, not bit for bit")

@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 from luodi.core import store
+from luodi.core.asset import assets_of
 from luodi.core.atomic import write_json
 from luodi.core.bundle import Bundle
 from luodi.core.errors import LuodiError
@@ -213,14 +214,18 @@ def _begun(job: dict[str, Any], folder: Path, tell: Any) -> tuple[list[Any], Bun
     data = Data({name: _got(said) for name, said in job["rows"].items()})  # mapped, and so not counted
     pa.allocate_buffer(1)  # Arrow reserves a gigabyte of addresses, of which it uses next to nothing: before the limit
     head, trust = store.peek(folder / "bundle"), tuple(job["trust"])
+    task = cast(Any, make("tasks", head["task"]))
+    for asset in assets_of(task):
+        asset.found(folder / "bundle" / "assets")
+    task.encode(task.examples(2, 0))  # opens tokenizers
     if head["config"] is not None:
-        task, config = cast(Any, make("tasks", head["task"])), cast(Any, make("models", head["config"]))
+        config = cast(Any, make("models", head["config"]))
         familiar(cast(Any, steps[0]), partial(blank, task, config))
     peak = Peak(run.device)
     if job["limit_mb"] is not None:
         limit_growth(run.device, job["limit_mb"])
     bundle = Bundle.load(folder / "bundle", trust=trust, device=run.device, check=False)
-    return steps, replace(bundle, data=data), run, peak
+    return steps, replace(bundle, task=task, data=data), run, peak
 
 
 def _train(job: dict[str, Any], folder: Path, tell: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,6 +42,72 @@ def attention_of(device: str) -> Generator[None]:
         yield
     finally:
         functional.scaled_dot_product_attention = whole
+
+
+# Of the workspace that oneDNN's LSTM asks for, what the forward pass writes to and what the backward pass does on top:
+# seen as resident memory, at two shapes.
+WRITTEN, MORE = 0.3, 0.56
+
+
+@contextmanager
+def recurrence_of(device: str) -> Generator[None]:
+    """The LSTM that a CPU uses: one operation with a workspace, where the meta device goes step by step."""
+    import torch
+    from torch import nn
+
+    class Layer(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor, *weights: Tensor) -> Tensor:
+            ctx.save_for_backward(x, *weights)
+            ctx.size = _workspace(*x.shape, weights[1].shape[1])
+            ctx.workspace = x.new_empty(int(ctx.size * WRITTEN), dtype=torch.uint8)
+            return x.new_empty(*x.shape[:2], weights[1].shape[1])
+
+        @staticmethod
+        def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
+            more = grad_outputs[0].new_empty(int(ctx.size * MORE), dtype=torch.uint8)
+            found = tuple(torch.empty_like(one) for one in ctx.saved_tensors)
+            del ctx.workspace, more
+            return found
+
+    def forward(self: nn.LSTM, input: Tensor, hx: Any = None) -> Any:
+        if hx is not None or self.num_layers != 1 or self.bidirectional or self.proj_size or not self.batch_first:
+            return whole(self, input, hx)
+        if not (self.training and torch.is_grad_enabled()):
+            return input.new_empty(*input.shape[:2], self.hidden_size), None
+        states: Any = Layer.apply(input.transpose(0, 1).contiguous(), *self._flat_weights)
+        return states.transpose(0, 1), None
+
+    whole = nn.LSTM.forward
+    if device == "cpu":
+        nn.LSTM.forward = forward
+    try:
+        yield
+    finally:
+        nn.LSTM.forward = whole
+
+
+@lru_cache
+def _workspace(length: int, batch: int, width: int, hidden: int) -> int:
+    """Bytes, asked of the operation itself: they grow evenly with the length."""
+    import torch
+
+    def asked(steps: int) -> int:
+        shapes = (
+            (4 * hidden, width),
+            (4 * hidden, hidden),
+            (4 * hidden,),
+            (4 * hidden,),
+            (batch, hidden),
+            (batch, hidden),
+        )
+        x, *others = (torch.zeros(shape, device="cpu") for shape in ((steps, batch, width), *shapes))
+        with torch.enable_grad():  # without it there is no workspace
+            return torch.ops.aten.mkldnn_rnn_layer(
+                x, *others, False, [], 2, hidden, 1, True, False, False, True
+            )[3].nbytes  # fmt: skip
+
+    return asked(1) + (length - 1) * (asked(2) - asked(1))
 
 
 def mixed(precision: str) -> AbstractContextManager[Any]:

@@ -9,10 +9,9 @@ from functools import cached_property, partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from luodi.core.atomic import write_json
 from luodi.core.errors import LuodiError
+from luodi.core.outlook import longest
 from luodi.core.thing import dump, make
 from luodi.train.loop.memory.apart import OutOfMemory, train_apart
 from luodi.train.loop.memory.ladder import lower, lower_until, smaller, still_to_go
@@ -207,7 +206,7 @@ class _Within:
     def subject(self) -> Subject:
         assert self.bundle.data is not None
         task, rows = self.bundle.task, self.bundle.data["train"]
-        two, held_out = rows.take(np.arange(2) % len(rows)), self.bundle.data.splits.get("validation")
+        two, held_out = rows.take(longest(rows, task)), self.bundle.data.splits.get("validation")
         example = (task.encode(task.rows_to_requests(two)), task.truth(two))
         count = min(len(held_out), MOST) if held_out is not None else 0
         return Subject(task, self.fresh, example, len(rows), count, self.run.device)
