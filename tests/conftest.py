@@ -45,6 +45,13 @@ LANGUAGE = {
     }
 }
 GPT = {"gpt": {"layers": 2, "width": 16, "heads": 2, "kv_heads": 1, "context": 24}}
+VECTORS = {
+    "embedding": {
+        "inputs": {"english": {"text": {"tokens": "character", "length": 16, "at_least": 1}}},
+        "partner": "chinese",
+        "width": 8,
+    }
+}
 MLP = {"mlp": {"hidden": [16]}}
 
 
@@ -169,6 +176,16 @@ def language_system(reviews: Rows, cache: Path, tmp_path_factory: pytest.TempPat
     rows = Rows(reviews.table.select(["text"]))
     source = kept_as_parquet(rows, tmp_path_factory.mktemp("rows") / "texts.parquet")
     return System("language, gpt", LANGUAGE, GPT, source, open_source(source, cache))
+
+
+@pytest.fixture(scope="session")
+def embedding_system(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> System:
+    """The names of 300 characters in two languages."""
+    rows = open_source({"sample": {"name": "cldr_pairs"}}, cache)
+    rows = Rows(rows.table.select(["english", "chinese"]).slice(0, 300))
+    source = kept_as_parquet(rows, tmp_path_factory.mktemp("rows") / "names.parquet")
+    bag = {"embedding_bag": {"width": 16}}
+    return System("embedding, embedding_bag", VECTORS, bag, source, open_source(source, cache))
 
 
 @pytest.fixture(scope="session")

@@ -19,8 +19,8 @@ class PretrainedText(nn.Module):
 
     `architecture` is a base class (BertModel), `config` what its config.json holds; the step `pretrained` fills in
     both. One text goes in; its tokens' states are averaged (`mean`) or the first one is taken (`first`), `dropout` is a
-    share 0..1 of them. The tensors are named as in the library, behind `network.`. Nothing is downloaded. Raises
-    ValueError for anything else.
+    share 0..1 of them. A linear layer an output follows, or nothing (`heads: none`): the answer is that vector. The
+    tensors are named as in the library, behind `network.`. Nothing is downloaded. Raises ValueError for anything else.
     """
 
     packages = {"transformers": "hub"}
@@ -33,6 +33,7 @@ class PretrainedText(nn.Module):
         architecture: str | None = None,
         config: dict | None = None,
         pooling: Literal["mean", "first"] = "mean",
+        heads: Literal["linear", "none"] = "linear",
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
@@ -50,7 +51,7 @@ class PretrainedText(nn.Module):
                 f"{known.vocab_size}; they are not of one kind"
             )
         self.dropout = nn.Dropout(dropout)
-        self.heads = Heads(known.hidden_size, outputs)
+        self.heads = Heads(known.hidden_size, outputs) if heads == "linear" else _Same(known.hidden_size, outputs)
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
         mask = batch[f"{self.text}_mask"]
@@ -58,6 +59,19 @@ class PretrainedText(nn.Module):
         states = self.network(input_ids=batch[self.text], attention_mask=seen).last_hidden_state
         found = mean_of(states, mask) if self.pooling == "mean" else states[:, 0]
         return self.heads(self.dropout(found))
+
+
+class _Same(nn.Module):
+    """The vector as the only output."""
+
+    def __init__(self, width: int, outputs: dict[str, Spec]) -> None:
+        super().__init__()
+        (self.name, spec), *others = outputs.items()
+        if others or spec.shape != (width,):
+            raise ValueError(f"pretrained_text: heads: none answers {width} numbers; set the task's `width: {width}`")
+
+    def forward(self, vector: Tensor) -> dict[str, Tensor]:
+        return {self.name: vector}
 
 
 def _encoder(architecture: str, config: dict[str, Any]) -> nn.Module:

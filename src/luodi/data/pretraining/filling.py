@@ -18,7 +18,11 @@ def filled(model: nn.Module, tensors: Mapping[str, Tensor], *, heads: bool = Fal
 
     from luodi.train.loop.learning import stages_of
 
-    last = set() if heads else {id(parameter) for parameter in stages_of(model)[-1].parameters}
+    own = getattr(model, "heads", None)
+    whole = heads or (
+        own is not None and not any(True for _ in own.parameters())
+    )  # it answers without a layer of heads
+    last = set() if whole else {id(parameter) for parameter in stages_of(model)[-1].parameters}
     taken, left = [], []
     with torch.no_grad():
         for name, tensor in model.state_dict(keep_vars=True).items():

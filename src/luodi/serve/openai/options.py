@@ -10,7 +10,7 @@ from typing import Any
 
 from luodi.serve.refusal import Refusal
 
-MOST_PROMPTS = 64  # of one call
+MOST_TEXTS = 64  # of one call
 OTHER_NAMES = {"max_completion_tokens": "max_tokens", "repetition_penalty": "repetition"}
 # What is taken and changes nothing.
 IDLE = ("user", "metadata", "store", "safety_identifier", "prompt_cache_key", "service_tier", "parallel_tool_calls")
@@ -77,7 +77,7 @@ def options(value: dict[str, Any], column: str, rules: Collection[str], *, chat:
     if chat:
         inputs: list[dict[str, Any]] = [{"messages": _turns(asked)}]
     else:
-        inputs = [{column: prompt} for prompt in _prompts(asked)]
+        inputs = [{column: prompt} for prompt in texts_of(asked, "prompt")]
     return Options([{**one, **settings} for one in inputs], streamed, usage)
 
 
@@ -107,13 +107,14 @@ def _settings(value: dict[str, Any], rules: Collection[str]) -> dict[str, Any]:
     return {"seed": secrets.randbits(62), **settings} if "seed" in rules else settings
 
 
-def _prompts(asked: Any) -> list[str]:
-    prompts = [asked] if isinstance(asked, str) else asked
-    if not isinstance(prompts, list) or not prompts or not all(isinstance(prompt, str) for prompt in prompts):
-        raise Refusal(400, "`prompt` is a text, or a list of texts (not of tokens)", column="prompt")
-    if len(prompts) > MOST_PROMPTS:
-        raise Refusal(400, f"{len(prompts)} prompts in one call; at most {MOST_PROMPTS}", column="prompt")
-    return prompts
+def texts_of(asked: Any, key: str) -> list[str]:
+    """One text or several, under the key `key` of the body; raises a 400 for anything else."""
+    texts = [asked] if isinstance(asked, str) else asked
+    if not isinstance(texts, list) or not texts or not all(isinstance(one, str) for one in texts):
+        raise Refusal(400, f"`{key}` is a text, or a list of texts (not of tokens)", column=key)
+    if len(texts) > MOST_TEXTS:
+        raise Refusal(400, f"{len(texts)} texts in one call; at most {MOST_TEXTS}", column=key)
+    return texts
 
 
 def _turns(asked: Any) -> list[dict[str, Any]]:

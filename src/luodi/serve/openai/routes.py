@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from luodi.serve.intake import JSON
 from luodi.serve.openai.completions import Completions, writer_of
+from luodi.serve.openai.embeddings import Embeddings, embedder_of
 from luodi.serve.openai.told import told
 from luodi.serve.refusal import Refusal, text
 
@@ -19,11 +20,14 @@ if TYPE_CHECKING:
 
 
 def add_routes(app: FastAPI, asked: Callable[[str, Manner], None], task: Task, name: str, fingerprint: str) -> None:
-    """/v1/models always; the completions where the task writes texts."""
+    """/v1/models always; the completions where the task writes texts, the embeddings where it gives vectors."""
     writer = writer_of(task, name, fingerprint)
     if writer is not None:
         asked("/v1/completions", Completions(writer, chat=False))
         asked("/v1/chat/completions", Completions(writer, chat=True))
+    embedder = embedder_of(task, name)
+    if embedder is not None:
+        asked("/v1/embeddings", Embeddings(embedder))
     _add_models(app, {"id": name, "object": "model", "created": int(time()), "owned_by": "luodi"})
 
 
