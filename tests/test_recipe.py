@@ -203,6 +203,7 @@ def test_settings():
     assert set_on("model=mlp").model == load("models", "mlp")()
     assert set_on("steps.train.augment=[affine]").steps[1].augment[0] == load("augments", "affine")()
     assert set_on("name=no").name == "no"
+    assert set_on('limits.drop."label.accuracy"=0.02').limits.drop["label.accuracy"] == 0.02
 
 
 TWICE = DIGITS.replace("  - prune\n", "  - prune\n  - train: {epochs: 2}\n")
@@ -221,6 +222,7 @@ def test_a_step_that_occurs_twice_needs_its_number():
         ("=5", "expected path=value"),
         ("steps.trian.epochs=5", "no 'trian'; did you mean 'train'"),
         ("steps.9.epochs=5", "no '9'"),
+        ("steps..epochs=5", "no ''"),
         ("steps.1.prune.sparsity=0.5", "step 1 is 'train', not 'prune'"),
         ("steps.train.epoch=5", "did you mean 'epochs'"),
         ("stebs.train.epochs=5", "did you mean 'steps'"),

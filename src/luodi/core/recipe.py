@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +16,7 @@ from luodi.core.limits import Limits
 from luodi.core.thing import Problem, Slot, Thing, problems_of
 
 NAME = r"^[\w][\w.-]*$"  # may name a file
+DOT = re.compile(r'\.(?=(?:[^"]*"[^"]*")*[^"]*$)')  # between two names of a path: not inside quotes
 Device = Literal["auto", "cpu", "cuda", "mps", "xpu"]
 
 
@@ -131,11 +133,11 @@ def _tell(problem: Problem, places: dict[yaml.Path, int]) -> str:
 
 def apply_setting(value: Any, setting: str) -> None:
     """`steps.train.epochs=5` on plain data, in place. A step's name stands for it while it occurs once; else its
-    number from 0 precedes it: `steps.1.train.epochs=5`."""
+    number from 0 precedes it: `steps.1.train.epochs=5`. A name with a dot is quoted: `limits.drop."label.accuracy"=0`."""
     path, equals, text = setting.partition("=")
     if not equals or not path:
         raise LuodiError(f"--set {setting}: expected path=value, as in steps.train.epochs=5")
-    keys = path.split(".")
+    keys = [key.strip('"') for key in DOT.split(path)]
     node, index = value, 0
     while index < len(keys) - 1:
         node, index = _descend(node, keys, index, setting)
