@@ -35,7 +35,8 @@ class Pretrained(Step):
     bundle; a model folder of transformers (safetensors alone); or owner/model on the hub. The last three give the model
     too, if the recipe names none. Text fields with `tokens: pretrained` get the tokenizer that belongs to the weights.
     Of a bundle every tensor of the same name and shape is taken, the heads stay as they were drawn; a language model is
-    taken whole. Raises LuodiError if that is less than half of the network.
+    taken whole; embedding_bag and bilstm take the table of tokens alone. Raises LuodiError if that is less than half of
+    the network.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"split"})
@@ -64,7 +65,8 @@ class Pretrained(Step):
         kind = _kind(self.weights)
         name = name_of(type(config)) if config is not None else None
         if kind in ("network", "folder", "hub"):
-            fits = (networks.OWN, networks.LANGUAGE) if _is_language(task) else (networks.TEXT,)
+            language = _is_language(task)
+            fits = (networks.OWN, networks.LANGUAGE) if language else (*networks.TABLES, networks.TEXT)
             if not any(vars(one).get("tokens") == "pretrained" for one in (vars(task).get("inputs") or {}).values()):
                 return f"{self.weights} reads texts in tokens of its own: no input is a text with tokens: pretrained"
             return None if name in (None, *fits) else f"{self.weights} goes into the model {fits[-1]}, not into {name}"
