@@ -17,6 +17,7 @@ from luodi.core.source import Source
 from luodi.core.step import Step
 from luodi.core.task import Task
 from luodi.core.thing import Trust, dump, make
+from luodi.data.sample import Sample
 
 
 def plan_recipe(
@@ -97,7 +98,7 @@ def _outlook(recipe: Recipe, task: Task, config: Any, cache: Path, threads: int)
         if config is None:
             return None, "there is no model to count"
         fitted = task.fit(rows.take(range(0, len(rows), max(len(rows) // 512, 1))))
-        shares = {"train": 1 - kept - test, "validation": kept}
+        shares = {"train": _sampled(recipe, 1 - kept - test, len(rows)), "validation": kept}
         return outlook(fitted, config, rows, threads, **shares, device=device.choose(recipe.device)), ""
     except BadRequest as error:
         if any(step.mends for step in recipe.steps):
@@ -105,6 +106,15 @@ def _outlook(recipe: Recipe, task: Task, config: Any, cache: Path, threads: int)
         return f"the model cannot be built: {error}", ""
     except (LuodiError, ValueError) as error:
         return f"the model cannot be built: {error}", ""
+
+
+def _sampled(recipe: Recipe, train: float, rows: int) -> float:
+    """Which share of all rows is trained on, after steps that take fewer."""
+    for step in recipe.steps:
+        if isinstance(step, Sample) and (step.count or step.share):
+            whole = rows if step.on == "all" else rows * train
+            train *= min(step.count / max(whole, 1) if step.count else step.share or 1.0, 1.0)
+    return train
 
 
 def _past(folder: Path) -> dict[str, float]:
