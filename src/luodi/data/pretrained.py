@@ -25,6 +25,14 @@ if TYPE_CHECKING:
     from luodi.core.run import Run
     from luodi.core.task import Task
 
+# Names of the hub from before names had owners, which the hub itself still leads on.
+OWNED = {
+    **{f"bert-base-{kind}": f"google-bert/bert-base-{kind}"
+       for kind in ("chinese", "uncased", "cased", "multilingual-cased")},
+    "distilbert-base-uncased": "distilbert/distilbert-base-uncased",
+    "roberta-base": "FacebookAI/roberta-base", "xlm-roberta-base": "FacebookAI/xlm-roberta-base",
+    "gpt2": "openai-community/gpt2",
+}  # fmt: skip
 Kind = Literal["published", "network", "bundle", "folder", "hub", "unknown"]
 
 
@@ -50,6 +58,8 @@ class Pretrained(Step):
     @classmethod
     def _pinned(cls, given: Any) -> Any:
         path = given.get("weights") if isinstance(given, dict) else None
+        if path in OWNED and not Path(path).exists():
+            given = {**given, "weights": OWNED[path]}
         if not isinstance(path, str) or given.get("digest") is not None:
             return given
         kind = _kind(path)
