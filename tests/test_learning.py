@@ -70,6 +70,16 @@ def test_head_alone_learns_and_running_statistics_stay(tmp_path):
     assert torch.equal(norm.running_mean, mean)
 
 
+def test_a_processor_without_bf16_is_told(tmp_path):
+    plain, able = tmp_path / "plain", tmp_path / "able"
+    plain.write_text("processor : 0\nflags : fpu avx2 avx512f\n")
+    able.write_text("processor : 0\nflags : fpu avx2 avx512_bf16\n")
+    assert "ten times" in str(precision.slow("bf16", "cpu", plain))
+    assert precision.slow("bf16", "cpu", able) is None
+    assert precision.slow("fp32", "cpu", plain) is precision.slow("bf16", "cuda:0", plain) is None
+    assert precision.slow("bf16", "cpu", tmp_path / "none") is None
+
+
 def test_what_stays_frozen_has_no_memory_of_updates(tmp_path):
     """AdamW remembers two numbers a weight: of weights that never learn it needs none; `gradual` may need all."""
     model = table_bundle(SIDES, MLP).ready(Run(tmp_path)).model
@@ -78,7 +88,9 @@ def test_what_stays_frozen_has_no_memory_of_updates(tmp_path):
     def remembered(scope):
         learning = Learning(model, make("scopes", scope), update)
         learning.begin(0)
-        return {name.split("/")[0] for name in learning.memory.tensors()}
+        found = {name.split("/")[0] for name in learning.memory.tensors()}
+        learning.end()
+        return found
 
     assert remembered("head") == {"heads"}
     assert remembered({"named": {"rate": {"layers.0": 0}}}) == {"layers.2", "heads"}

@@ -92,8 +92,10 @@ class Train(Step):
 
     def cautions(self, device: str) -> tuple[str, ...]:
         from luodi.train.loop.exact import cautions
+        from luodi.train.loop.precision import slow
 
-        return cautions(device, compiled=self.compile)
+        told = slow(self.precision, device)
+        return (*cautions(device, compiled=self.compile), *([told] if told else []))
 
     def forecast(self, outlook: Outlook) -> Forecast:
         """A backward pass is the work of two forwards of what learns; memory is that of a walk on the meta device."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from luodi.train.loop.memories import Plain
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 FIRST, LARGEST = 2.0**16, 2.0**24  # fp16's loss scale at the start, and at most
 GROWS = 2000  # finite updates in a row after which it doubles
 
+PROCESSOR = Path("/proc/cpuinfo")  # Linux alone says so in a file
+BF16 = ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16")  # x86, x86, x86, Arm
+
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
@@ -22,6 +26,17 @@ def refused(precision: Precision, device: str) -> str | None:
     if precision == "fp16" and device.partition(":")[0] == "cpu":
         return "fp16 is 30 to 100 times slower than fp32 on a CPU; use precision: bf16, or fp32"
     return None
+
+
+def slow(precision: Precision, device: str, processor: Path = PROCESSOR) -> str | None:
+    """What there is to say of a precision that this processor has no instructions for, None if it has or is unknown."""
+    if precision != "bf16" or device.partition(":")[0] != "cpu" or not processor.is_file():
+        return None
+    told = processor.read_text(encoding="utf-8", errors="replace")
+    flags = next((line for line in told.splitlines() if line.startswith(("flags", "Features"))), "")
+    if not flags or any(one in flags.split() for one in BF16):
+        return None
+    return "bf16: this processor has no instructions for it, and may take ten times as long as in fp32"
 
 
 class Arithmetic:
