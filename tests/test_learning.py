@@ -22,7 +22,7 @@ from luodi.train.loop import precision
 from luodi.train.loop.exact import cautions
 from luodi.train.loop.examples import examples_of
 from luodi.train.loop.gradients import backward
-from luodi.train.loop.learning import stages_of
+from luodi.train.loop.learning import Learning, stages_of
 from luodi.train.loop.loading import fastest, loaded
 from luodi.train.loop.precision import Arithmetic
 
@@ -68,6 +68,23 @@ def test_head_alone_learns_and_running_statistics_stay(tmp_path):
     found = moved(bundle, tmp_path, epochs=2, learn="head", **PLAIN)
     assert found["heads"] > 0 and found["trunks.0"] == found["hidden"] == 0
     assert torch.equal(norm.running_mean, mean)
+
+
+def test_what_stays_frozen_has_no_memory_of_updates(tmp_path):
+    """AdamW remembers two numbers a weight: of weights that never learn it needs none; `gradual` may need all."""
+    model = table_bundle(SIDES, MLP).ready(Run(tmp_path)).model
+    update, sizes = make("updates", "adamw"), {stage.name: stage for stage in stages_of(model)}
+
+    def remembered(scope):
+        learning = Learning(model, make("scopes", scope), update)
+        learning.begin(0)
+        found = {name.split("/")[0] for name in learning.memory.tensors()}
+        learning.end()
+        return found
+
+    assert remembered("head") == {"heads"}
+    assert remembered({"named": {"rate": {"layers.0": 0}}}) == {"layers.2", "heads"}
+    assert remembered({"gradual": {"every": 1}}) == set(sizes)
 
 
 def test_gradual_lets_a_stage_join_every_epoch(tmp_path):

@@ -116,6 +116,78 @@ def test_it_trains_frozen_by_layer_and_with_adapters(folders, tmp_path):
     }
 
 
+@pytest.mark.parametrize("model", ["embedding_bag", "bilstm"])
+def test_a_network_lends_its_table_of_tokens(model, folders, tmp_path):
+    """Its rows as they are, as wide as they are; all else starts anew, and a frozen table stays."""
+    import transformers
+
+    bundle = after(fresh(READ, model), tmp_path / "a", step(folders["bert"]))
+    theirs = transformers.AutoModel.from_pretrained(folders["bert"]).get_input_embeddings().weight.detach()
+    assert bundle.config.width == theirs.shape[1] == 32
+    table = bundle.model.tables[0].weight
+    assert torch.equal(table, theirs[: len(table)]) and len(table) == bundle.task.inputs["text"].cutter.size
+    assert "tables.0.weight" not in bundle.notes["fresh"] and bundle.notes["taken"] == 1
+    held = table.detach().clone()
+    learn = {"named": {"rate": {"tables*": 0}}}
+    done = after(bundle, tmp_path / "b", {"train": {**QUICK, "learn": learn}})
+    assert torch.equal(done.model.tables[0].weight, held)
+    opened = Bundle.load(done.save(tmp_path / "saved"))
+    assert sha(opened) == sha(done)
+    with pytest.raises(LuodiError, match="are 32 numbers wide, not 40"):
+        after(fresh(READ, {model: {"width": 40}}), tmp_path / "c", step(folders["bert"]))
+
+
+def chinese_folder(path: Path) -> tuple[Path, Any]:
+    """As bert-base-chinese is published: a word list alone, a masked language model, norms named gamma and beta."""
+    import transformers
+    from safetensors.torch import load_file, save_file
+    from texts_elsewhere import SMALL, strong
+
+    path.mkdir(parents=True)
+    characters = sorted({character for line in LINES for character in line if "\u4e00" <= character <= "\u9fff"})
+    words = ["[PAD]", *(f"[unused{place}]" for place in range(1, 5)), "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters]
+    (path / "vocab.txt").write_text("\n".join([*words, "film", "##s", "a"]) + "\n", encoding="utf-8")
+    settings = {"do_lower_case": False, "model_max_length": 64}
+    (path / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    config = transformers.BertConfig(vocab_size=len(words) + 3, max_position_embeddings=64, pad_token_id=0, **SMALL)
+    network = transformers.BertForMaskedLM(config).eval()
+    strong(network)
+    network.save_pretrained(path)
+    stored = load_file(path / "model.safetensors")
+    old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    renamed = {}
+    for name, tensor in stored.items():
+        for now, then in old.items():
+            name = name.replace(now, then)
+        renamed[name] = tensor
+    pooler = {"bert.pooler.dense.weight": torch.zeros(32, 32), "bert.pooler.dense.bias": torch.zeros(32)}
+    save_file({**renamed, **pooler}, path / "model.safetensors", {"format": "pt"})
+    change(path, "config.json", directionality="bidi", pooler_fc_size=768, pooler_type="first_token_transform")
+    return path, network
+
+
+def test_a_folder_as_that_of_bert_base_chinese(tmp_path, monkeypatch):
+    """Its old name leads to its owner on the hub; what comes from there reads Chinese character by character."""
+    import huggingface_hub
+
+    path, network = chinese_folder(tmp_path / "chinese")
+    asked = []
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **rest: asked.append(name) or str(path))
+    bundle = after(fresh(READ), tmp_path / "a", {"pretrained": {"weights": "bert-base-chinese"}})
+    assert asked == ["google-bert/bert-base-chinese"]
+    arrays = bundle.task.encode([{"text": "这部电影 films"}, {"text": "龘"}])
+    listed = (path / "vocab.txt").read_text(encoding="utf-8").split("\n")
+    assert [listed[one] for one in arrays["text"][0]] == ["[CLS]", *"这部电影", "film", "##s", "[SEP]"]
+    assert [listed[one] for one in arrays["text"][1]][:3] == ["[CLS]", "[UNK]", "[SEP]"]
+    with torch.no_grad():
+        inputs = {name: torch.as_tensor(array) for name, array in arrays.items()}
+        states = network.bert(input_ids=inputs["text"], attention_mask=inputs["text_mask"]).last_hidden_state
+        share = inputs["text_mask"].float()[..., None]
+        wanted = bundle.model.heads.layers[0]((states * share).sum(1) / share.sum(1))
+        found = bundle.model.eval()(**inputs)["label"]
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
 # ---- language models ------------------------------------------------------------------------------------------------
 
 
@@ -233,8 +305,8 @@ def test_what_does_not_fit_is_refused(folders, tmp_path):
     plain = {"supervised": {"inputs": {"text": "text"}, "targets": {"label": "category"}}}
     with pytest.raises(Refused, match="no input is a text with tokens: pretrained"):
         after(fresh(plain), tmp_path / "a", step(folders["bert"]))
-    with pytest.raises(Refused, match="goes into the model pretrained_text, not into embedding_bag"):
-        after(fresh(READ, "embedding_bag"), tmp_path / "b", step(folders["bert"]))
+    with pytest.raises(Refused, match="goes into the model pretrained_text, not into text_transformer"):
+        after(fresh(READ, "text_transformer"), tmp_path / "b", step(folders["bert"]))
     with pytest.raises(LuodiError, match="which is no causal language model"):
         after(fresh(WRITE), tmp_path / "c", step(folders["bert"]))
     long = {"supervised": {"inputs": {"text": {"text": {"tokens": "pretrained", "length": 65}}},

@@ -21,6 +21,8 @@ from typing import Any, Self
 
 from luodi.core.errors import LuodiError
 
+PRELOADED = ("torch", "luodi.core.measure")
+
 
 class ChildDied(LuodiError):
     """A child ended without a result: killed (out of memory, say) or crashed."""
@@ -31,7 +33,7 @@ class ChildDied(LuodiError):
 class Nursery:
     """A process that forks children; jobs are done one after the other. Use it as a context manager."""
 
-    def __init__(self, preload: tuple[str, ...] = ("torch", "luodi.core.measure")) -> None:
+    def __init__(self, preload: tuple[str, ...] = PRELOADED) -> None:
         self.preload = preload
         self.process: subprocess.Popen[str] | None = None
 

@@ -11,7 +11,7 @@ from luodi.core import atomic, catalog, check, device, keys, limits, rivals, sto
 from luodi.core.apply import apply, open_rows, reopen
 from luodi.core.appraise import evidence_of, losses, remove_unused
 from luodi.core.bundle import Bundle
-from luodi.core.child import Nursery
+from luodi.core.child import PRELOADED, Nursery
 from luodi.core.errors import LuodiError, Refused
 from luodi.core.evidence import Evidence, plain
 from luodi.core.folder import Listener, RunFolder, quiet
@@ -54,7 +54,7 @@ def run(
     chosen = device.choose(recipe.device)
     threads = recipe.threads.train or device.cores()
     folder = RunFolder(Path(out) / (recipe.name + (".rehearsal" if rehearse else "")), listener)
-    with folder.locked(), Nursery() as nursery:
+    with folder.locked(), Nursery((*PRELOADED, *_slow_to_import(recipe))) as nursery:
         base = Run(
             folder.path, chosen, recipe.seed, threads, cache=cache, home=folder.path, rehearse=rehearse, log=folder.log
         )
@@ -67,6 +67,14 @@ def run(
         place, used, done = _steps(work, start)
         place, others = _worth(work, place, used)
         return _finish(work, place, used, done, others)
+
+
+def _slow_to_import(recipe: Recipe) -> tuple[str, ...]:
+    """What every child that opens a bundle would import for seconds: it is imported once, before they are forked."""
+    steps = [*recipe.steps, *(step for rival in recipe.measure.against.values() for step in rival.steps)]
+    models = [recipe.model, *(rival.model for rival in recipe.measure.against.values())]
+    wanted = {package for one in (*steps, *models) if one is not None for package in one.packages()}
+    return ("transformers.modeling_utils",) if "transformers" in wanted else ()
 
 
 def refuse_all(recipe: Recipe, start: Bundle, *, known: bool = True, cache: Path = CACHE) -> None:

@@ -133,7 +133,7 @@ def _tell(problem: Problem, places: dict[yaml.Path, int]) -> str:
 
 def apply_setting(value: Any, setting: str) -> None:
     """`steps.train.epochs=5` on plain data, in place. A step's name stands for it while it occurs once; else its
-    number from 0 precedes it: `steps.1.train.epochs=5`. A name with a dot is quoted: `limits.drop."label.accuracy"=0`."""
+    number from 0 precedes it: `steps.1.train.epochs=5`. Or in quotes: `limits.drop."label.accuracy"=0`."""
     path, equals, text = setting.partition("=")
     if not equals or not path:
         raise LuodiError(f"--set {setting}: expected path=value, as in steps.train.epochs=5")

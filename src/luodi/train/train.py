@@ -96,12 +96,12 @@ class Train(Step):
         return cautions(self.precision, device, compiled=self.compile)
 
     def forecast(self, outlook: Outlook) -> Forecast:
-        """Forward and backward are the work of three forwards; memory is that of a walk on the meta device."""
-        from luodi.core.outlook import FLOPS_A_CORE, Forecast
-        from luodi.train.loop.memory.within import foreseen
+        """A backward pass is the work of two forwards of what learns; memory is that of a walk on the meta device."""
+        from luodi.core.outlook import Forecast
+        from luodi.train.loop.memory.within import foreseen, going_back
 
-        work = 3 * outlook.flops * outlook.rows * self.epochs
-        return Forecast(work / (FLOPS_A_CORE * outlook.threads), *foreseen(self, outlook))
+        work = (1 + 2 * going_back(self, outlook)) * outlook.flops * outlook.rows * self.epochs
+        return Forecast(work / outlook.flops_a_second, *foreseen(self, outlook))
 
     @property
     def rows_per_forward(self) -> int:

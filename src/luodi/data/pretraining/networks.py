@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TEXT, LANGUAGE, OWN = "pretrained_text", "pretrained_language", "gpt"
+TABLES = ("embedding_bag", "bilstm")  # our models that begin with a table of tokens: of a network they take its table
 
 
 def config_of(folder: Folder, given: ModelConfig | None, *, language: bool) -> ModelConfig:
     """The model config for this folder; what the recipe's own model says besides (pooling, dropout) is kept."""
+    if given is not None and not language and name_of(type(given)) in TABLES:
+        return _as_wide(folder, given)
     name, fields = _language(folder) if language else (TEXT, _encoder_fields(folder))
     if given is not None:
         said = name_of(type(given))
@@ -36,13 +39,14 @@ def config_of(folder: Folder, given: ModelConfig | None, *, language: bool) -> M
 
 
 def tensors_of(folder: Folder, config: ModelConfig, size: int) -> dict[str, Tensor]:
-    """The folder's tensors by the names of our model, which knows `size` tokens."""
+    """The folder's tensors by the names of our model, which knows `size` tokens; of TABLES the table."""
     if name_of(type(config)) == OWN:
         return _own_tensors(folder, size)
+    if name_of(type(config)) in TABLES:
+        return _table(folder, size)
     architecture = vars(config)["architecture"]
     kind: Any = getattr(require("transformers", "hub"), architecture)
-    pooled = {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(kind.__init__).parameters else {}
-    network, _ = network_of(kind, folder.path, ("pooler",), **pooled)
+    network, _ = network_of(kind, folder.path, ("pooler",), **_bare(kind))
     held = {**dict(network.named_parameters(remove_duplicate=False)), **dict(network.named_buffers())}
     return {f"network.{name}": tensor.detach() for name, tensor in held.items()}
 
@@ -75,6 +79,35 @@ def _encoder_fields(folder: Folder) -> dict[str, Any]:
         raise LuodiError(f"{folder.source} holds an encoder and a decoder ({kind}); a text classifier takes an encoder")
     base: Any = KNOWN[kind]
     return _fields(folder, base if isinstance(base, str) else base[0])
+
+
+def _as_wide(folder: Folder, given: ModelConfig) -> ModelConfig:
+    """The recipe's own model, its table as wide as the network's."""
+    width = _width(folder)
+    if "width" in given.model_fields_set and vars(given)["width"] != width:
+        raise LuodiError(f"the tokens of {folder.source} are {width} numbers wide, not {vars(given)['width']}")
+    return given.model_copy(update={"width": width})
+
+
+def _width(folder: Folder) -> int:
+    kind = getattr(require("transformers", "hub"), _encoder_fields(folder)["architecture"])
+    return int(kind.config_class.from_dict(dict(folder.config)).hidden_size)
+
+
+def _table(folder: Folder, size: int) -> dict[str, Tensor]:
+    """The rows of the encoder's tokens, as the first table of our model."""
+    architecture = _encoder_fields(folder)["architecture"]
+    kind: Any = getattr(require("transformers", "hub"), architecture)
+    network, _ = network_of(kind, folder.path, ("pooler",), **_bare(kind))
+    rows = network.get_input_embeddings().weight.detach()
+    if len(rows) < size:
+        raise LuodiError(f"{folder.source}: the tokenizer has {size} tokens, the model knows {len(rows)}")
+    return {"tables.0.weight": rows[:size]}
+
+
+def _bare(kind: Any) -> dict[str, Any]:
+    """Without the pooler, a layer that only the library's own heads use."""
+    return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(kind.__init__).parameters else {}
 
 
 def _language(folder: Folder) -> tuple[str, dict[str, Any]]:

@@ -31,11 +31,16 @@ class Int8DynamicLinear(nn.Module):
         return self.q * self.scale[:, None]
 
     def forward(self, x: Tensor) -> Tensor:
-        step = x.abs().amax(-1, keepdim=True).float().clamp(min=1e-8) / 127
-        rows = (x / step).round().clamp(-128, 127).to(torch.int8).reshape(-1, self.in_features)
-        product = int_product(rows, self.q).reshape(*x.shape[:-1], self.out_features)
-        y = product.float() * step * self.scale
-        return (y if self.bias is None else y + self.bias).to(x.dtype)
+        return dynamic_linear(x, self.q, self.scale, self.bias)
+
+
+def dynamic_linear(x: Tensor, q: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    """x (..., in) times q (out, in) int8 with scales (out,), plus bias: x is rounded row by row."""
+    step = x.abs().amax(-1, keepdim=True).float().clamp(min=1e-8) / 127
+    rows = (x / step).round().clamp(-128, 127).to(torch.int8).reshape(-1, q.shape[1])
+    product = int_product(rows, q).reshape(*x.shape[:-1], q.shape[0])
+    y = product.float() * step * scale
+    return (y if bias is None else y + bias).to(x.dtype)
 
 
 def int_product(rows: Tensor, q: Tensor) -> Tensor:

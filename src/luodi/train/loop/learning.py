@@ -58,8 +58,15 @@ class Learning:
             raise LuodiError("this model has nothing to train: all its weights are frozen")
         self.names = [stage.name for stage in self.stages]
         self.rates = [1.0] * len(self.stages)
-        self.whole = scope.steady and set(scope.rates(self.names, 0)) == {1.0}
-        self.movers = [update.build(model)] if self.whole else [_mover(self.stages, one, update) for one in self.stages]
+        first = scope.rates(self.names, 0)
+        self.whole = scope.steady and set(first) == {1.0}
+        # What stays frozen to the end needs no mover, whose memory may be twice the size of its weights.
+        self.moved = [place for place, rate in enumerate(first) if rate or not scope.steady]
+        self.movers = (
+            [update.build(model)]
+            if self.whole
+            else [_mover(self.stages, self.stages[place], update) for place in self.moved]
+        )
 
     def begin(self, epoch: int) -> list[nn.Parameter]:
         """The parameters that learn in this epoch; the others keep their values, and need no gradient."""
@@ -78,9 +85,9 @@ class Learning:
         if self.whole:
             self.movers[0].move(rate)
             return
-        for mover, factor in zip(self.movers, self.rates, strict=True):
-            if factor:
-                mover.move(rate * factor)
+        for mover, place in zip(self.movers, self.moved, strict=True):
+            if self.rates[place]:
+                mover.move(rate * self.rates[place])
 
     def end(self) -> None:
         """Nothing is frozen any more."""
@@ -90,7 +97,7 @@ class Learning:
 
     @property
     def memory(self) -> Memory:
-        names = ["all"] if self.whole else self.names
+        names = ["all"] if self.whole else [self.names[place] for place in self.moved]
         return Joined({name: mover.memory for name, mover in zip(names, self.movers, strict=True)})
 
 

@@ -245,3 +245,21 @@ def foreseen(step: Train, outlook: Outlook) -> tuple[float, str]:
         held = 16 * outlook.parameters + 2 * outlook.activations * step.rows_per_forward
         return held / 1e6, f"memory is a guess: {str(error).splitlines()[0]}"
     return found.mb, found.told
+
+
+def going_back(step: Train, outlook: Outlook) -> float:
+    """Which share of the network a backward pass goes through, 0..1: from the heads to the first stage that learns."""
+    from torch import nn
+
+    from luodi.train.loop.learning import stages_of
+
+    stages = stages_of(blank(outlook.task, outlook.config))
+    rates = step.learn.rates([stage.name for stage in stages], step.epochs - 1)
+    sizes = [
+        sum(p.numel() for module in stage.modules for p in module.parameters(recurse=False) if p.dim() > 1)
+        if not all(isinstance(module, nn.Embedding) for module in stage.modules)
+        else 0  # looking up is no work
+        for stage in stages
+    ]
+    first = next(place for place, rate in enumerate(rates) if rate)
+    return sum(sizes[first:]) / max(sum(sizes), 1)
