@@ -19,10 +19,10 @@ class PretrainedText(nn.Module):
     """A text encoder of the transformers library, made from the name of its class and its config, with own heads.
 
     `architecture` is a base class (BertModel), `config` what its config.json holds; the step `pretrained` fills in
-    both. One text goes in; its tokens' states are averaged (`mean`) or the first one is taken (`first`), `dropout` is a
-    share 0..1 of them. Where spans of the text are learned, each state is taken by itself; `<text>_part` says then which
-    of two texts a token is of. The tensors are named as in the library, behind `network.`. Nothing is downloaded. Raises
-    ValueError for anything else.
+    both. One text goes in; its tokens' states are averaged (`mean`) or the first one is taken (`first`), `dropout` is
+    a share 0..1 of them. Where spans of the text are learned, each state stands for itself, and `<text>_part` says
+    which of two texts a token is of. The tensors are named as in the library, behind `network.`. Nothing is
+    downloaded. Raises ValueError for anything else.
     """
 
     packages = {"transformers": "hub"}

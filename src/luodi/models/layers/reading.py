@@ -45,7 +45,10 @@ class Reading(nn.Module):
 
 
 def texts_in(inputs: dict[str, Spec], model: str) -> dict[str, str | None]:
-    """Token input -> its mask input or None, sorted (a <name>_part may be beside it); ValueError if there is no text, or an input of another kind."""
+    """Token input -> its mask input or None, sorted; ValueError if there is no text, or an input of another kind.
+
+    A <name>_part may be beside it.
+    """
     texts = sorted(name for name, spec in inputs.items() if spec.kind == "tokens")
     masks = {f"{name}_{end}" for name in texts for end in ("mask", "part")}
     others = [

@@ -31,7 +31,11 @@ class Reading:
     """The flow of answers from texts: a step reads the next windows, of however many questions."""
 
     def __init__(
-        self, names: tuple[str, str, str], reader: Reader, forward: Forward, answer: Callable[[Asked], Mapping[str, Any]]
+        self,
+        names: tuple[str, str, str],
+        reader: Reader,
+        forward: Forward,
+        answer: Callable[[Asked], Mapping[str, Any]],
     ) -> None:
         self.question, self.context, self.target = names
         self.reader, self.forward, self.answer = reader, forward, answer

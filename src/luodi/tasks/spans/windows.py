@@ -39,9 +39,7 @@ class Reader:
         room = self.context.length - len(head) - len(after)
         ids = [token for token, _, _ in spans]
         starts = range(0, max(len(ids) - self.overlap, 1), room - self.overlap)
-        return [
-            Window((*head, *ids[at : at + room], *after), len(head), at, min(at + room, len(ids))) for at in starts
-        ]
+        return [Window((*head, *ids[at : at + room], *after), len(head), at, min(at + room, len(ids))) for at in starts]
 
     def arrays(self, name: str, windows: Sequence[Window]) -> Arrays:
         """Windows as int64 (windows, length): ids, `_mask`, and `_part`, 1 where the context's own tokens are."""
