@@ -20,9 +20,9 @@ SURE = 10.0  # the logit of what is answered; all others are 0
 class Overlap(nn.Module):
     """Answers with the run of rare words that stands nearest to words of the question; what else there is, is no model.
 
-    Each token of the context that is in the question too shines on its neighbours with its rarity, up to `reach` tokens
-    away, linearly less; the brightest token that is rare enough and not in the question is the answer, with its
-    neighbours of that kind. The step `solve` counts rarities, log(texts / texts that hold it) over log(texts), and takes
+    Each token of the context that is in the question too shines on its neighbours with its rarity, up to `reach`
+    tokens away, linearly less; the brightest token that is rare enough and not in the question is the answer, with
+    its neighbours of that kind. The step `solve` counts rarities, log(texts / texts that hold it) over log(texts), and takes
     the reach and the least rarity that answer most training rows exactly.
     """
 
@@ -47,7 +47,7 @@ class Overlap(nn.Module):
         return {self.target: (places[None, :, None] == found[:, None, :]).to(rare.dtype) * SURE}
 
     def _read(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Rarity of the context's tokens, 0 elsewhere, and that of those which the question has too; (batch, length)."""
+        """Rarity of the context's tokens, 0 elsewhere, and that of those that the question has; (batch, length)."""
         ids, part = batch[self.text], batch[f"{self.text}_part"] > 0
         asked = (batch[f"{self.text}_mask"] > 0) & ~part
         rare = self.rarity.index_select(0, ids.flatten()).unflatten(0, ids.shape) * part

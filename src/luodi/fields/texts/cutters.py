@@ -133,7 +133,9 @@ class Tokenized:
         start = 0
         for piece in self._apart(text):
             cut = self.inner.encode(piece, add_special_tokens=False)
-            found += [(token, start + first, start + end) for token, (first, end) in zip(cut.ids, cut.offsets)]
+            found += [
+                (token, start + first, start + end) for token, (first, end) in zip(cut.ids, cut.offsets, strict=True)
+            ]
             start += len(piece)
         return found
 
@@ -158,7 +160,7 @@ class Tokenized:
         raise LuodiError("this tokenizer changes a text's own tokens when it marks the start and the end")
 
     def _pair(self) -> tuple[list[int], list[int], list[int]]:
-        """What the tokenizer puts around and between two texts; one that knows no pairs ends the first as it ends one."""
+        """What the tokenizer puts around and between two texts; one that knows no pairs ends each as it ends one."""
         first, second = (self.inner.encode(text, add_special_tokens=False).ids for text in ("a", "b"))
         whole = self.inner.encode("a", "b", add_special_tokens=True).ids
         before = self.frame[0]

@@ -16,7 +16,8 @@ from luodi.models.layers.transformer_block import Norm, TransformerBlock, normed
 class Reading(nn.Module):
     """A bidirectional Transformer encoder: tokens (batch, time) and a mask, true at real ones, to (batch, time, width).
 
-    What stands at padding is not to be read; `told` (batch, time, width) is added to what the tokens are. Raises ValueError for odd head widths with rotary positions.
+    What stands at padding is not to be read; `told` (batch, time, width) is added to what the tokens are. Raises
+    ValueError for odd head widths with rotary positions.
     """
 
     def __init__(
