@@ -224,6 +224,7 @@ class Answering(Task):
             "value": {"type": "string", "description": f"A piece of {self.context}; empty: there is no answer."},
             "start": place, "end": place, "probability": {"type": "number", "minimum": 0, "maximum": 1},
         })  # fmt: skip
+        answer["x-piece-of"] = self.context  # a page shows the answer in it
         asked = self.inputs[self.question].wire_schema()
         inputs = {self.question: asked, self.context: {**searched, "description": about}}
         return {"request": of(inputs), "answer": of({self.target: answer})}

@@ -56,7 +56,8 @@ RELATIONS = (
     Relation(
         "year",
         _pattern(
-            r"(?<!\) )<PASSIVE>(?:<MADE>|introduced|produced)\b<CLAUSE>{0,20}?(?:by<CLAUSE>{0,60}?)? (?:in|around) <YEAR>"
+            r"(?<!\) )<PASSIVE>(?:<MADE>|introduced|produced)\b<CLAUSE>{0,20}?(?:by<CLAUSE>{0,60}?)? "
+            r"(?:in|around) <YEAR>"
         ),
         ("When was {} made?", "From which year is {}?"),
     ),
