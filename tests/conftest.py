@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_data import year_rows
 
 from luodi.core import appraise, engine, measure, store
 from luodi.core.apply import apply
@@ -45,6 +46,16 @@ LANGUAGE = {
     }
 }
 GPT = {"gpt": {"layers": 2, "width": 16, "heads": 2, "kv_heads": 1, "context": 24}}
+ANSWERS = {
+    "answering": {
+        "inputs": {
+            "question": {"text": {"at_least": 1, "length": 4}},
+            "context": {"text": {"at_least": 1, "length": 24}},
+        },
+        "overlap": 2,
+    }
+}
+READER = {"text_transformer": {"layers": 1, "width": 16, "heads": 2, "context": 24}}
 MLP = {"mlp": {"hidden": [16]}}
 
 
@@ -169,6 +180,12 @@ def language_system(reviews: Rows, cache: Path, tmp_path_factory: pytest.TempPat
     rows = Rows(reviews.table.select(["text"]))
     source = kept_as_parquet(rows, tmp_path_factory.mktemp("rows") / "texts.parquet")
     return System("language, gpt", LANGUAGE, GPT, source, open_source(source, cache))
+
+
+@pytest.fixture(scope="session")
+def answers_system(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> System:
+    source = kept_as_parquet(year_rows(200, 0), tmp_path_factory.mktemp("rows") / "years.parquet")
+    return System("answers, text_transformer", ANSWERS, READER, source, open_source(source, cache))
 
 
 @pytest.fixture(scope="session")

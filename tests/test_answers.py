@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import build, kept_as_parquet, open_source
-from small_data import bundle_of
+from conftest import System, build, kept_as_parquet, open_source
+from small_data import bundle_of, year_rows
 
 from luodi.core.apply import apply
 from luodi.core.bundle import Bundle
@@ -50,7 +50,7 @@ def fitted(rows: Rows, **more: Any) -> Answering:
     return task
 
 
-# ---- from tokens back to characters -----------------------------------------------------------------------------------
+# ---- from tokens back to characters ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tokens", ["character", "word", "bpe", "unigram"])
@@ -118,10 +118,10 @@ def test_answers_are_whole_words_without_spaces_around() -> None:
     text = "in 1972, at 北京大学 by  Ann-Lee "
     assert text[slice(*characters(text, [(0, 3, 5)], (0, 1)))] == "1972"
     assert text[slice(*characters(text, [(0, 11, 13)], (0, 1)))] == "北"  # no words parted by spaces: as it was cut
-    assert text[slice(*characters(text, [(0, 18, 22), (0, 22, 30)], (0, 2)))] == "by  Ann-Lee"
+    assert text[slice(*characters(text, [(0, 18, 22), (0, 22, 27)], (0, 2)))] == "by  Ann-Lee"
 
 
-# ---- the best span ----------------------------------------------------------------------------------------------------
+# ---- the best span --------------------------------------------------------------------------------------------------
 
 
 def brute(windows: list[Window], logits: list[np.ndarray], most: int) -> dict[tuple[int, int], float]:
@@ -154,7 +154,7 @@ def test_a_context_without_a_word_has_no_answer() -> None:
     assert found.span is None and found.probability == 1
 
 
-# ---- what rows say ----------------------------------------------------------------------------------------------------
+# ---- what rows say --------------------------------------------------------------------------------------------------
 
 
 def test_truths() -> None:
@@ -277,22 +277,7 @@ def test_augments_change_the_question_alone() -> None:
     assert kinds_of(make("tasks", task_of())) == {"question": "text"}  # ty: ignore[invalid-argument-type]
 
 
-# ---- learned, exported, served ----------------------------------------------------------------------------------------
-
-
-def learnable(count: int, seed: int, most: int = 12) -> Rows:
-    """One number among words; the question asks for the number, or for a letter; some contexts have none."""
-    dice = np.random.default_rng(seed)
-    cells: dict[str, list[Any]] = {"question": [], "context": [], "answer": []}
-    for _ in range(count):
-        words = [f"w{one}" for one in dice.integers(0, 20, int(dice.integers(4, most)))]
-        answer = f"{dice.integers(1900, 1930)}" if dice.random() < 0.8 else ""
-        if answer:
-            words.insert(int(dice.integers(0, len(words))), answer)
-        cells["question"].append("which year ?")
-        cells["context"].append(" ".join(words))
-        cells["answer"].append(answer)
-    return rows_of(cells)
+# ---- learned, exported, served --------------------------------------------------------------------------------------
 
 
 TRANSFORMER = {"text_transformer": {"layers": 1, "width": 32, "heads": 2, "context": 24, "dropout": 0.0}}
@@ -300,14 +285,14 @@ TRANSFORMER = {"text_transformer": {"layers": 1, "width": 32, "heads": 2, "conte
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    given = bundle_of(task_of(), TRANSFORMER, learnable(300, 0, 40), learnable(60, 1, 40))
+    given = bundle_of(task_of(), TRANSFORMER, year_rows(300, 0, 40), year_rows(60, 1, 40))
     train = make("steps", {"train": {"epochs": 8, "batch_size": 16, "learning_rate": 0.01}})
     return apply(train, given, Run(tmp_path_factory.mktemp("learned"), seed=1))  # ty: ignore[invalid-argument-type]
 
 
 def test_it_learns_and_finds_the_answer_in_a_later_window(learned: Bundle) -> None:
     task: Any = learned.task
-    rows = learnable(80, 9, 40)
+    rows = year_rows(80, 9, 40)
     exam = task.examine(learned.predictor(), rows, 60)
     assert task.score(exam)["answer.exact_match"] > 0.9
     context = " ".join(["w1"] * 90 + ["1907"] + ["w2"] * 500)
@@ -319,7 +304,7 @@ def test_it_learns_and_finds_the_answer_in_a_later_window(learned: Bundle) -> No
 
 def test_the_exam_holds_the_metrics_of_each_row(learned: Bundle) -> None:
     task: Any = learned.task
-    rows = learnable(40, 3, 12)
+    rows = year_rows(40, 3, 12)
     exam = task.examine(learned.predictor(), rows, 60)
     value, truth = exam.columns["answer.value"].tolist(), rows.column("answer")
     assert exam.columns["answer.truth"].tolist() == truth
@@ -329,7 +314,7 @@ def test_the_exam_holds_the_metrics_of_each_row(learned: Bundle) -> None:
 
 
 def test_alone_in_a_batch_or_among_others_the_answers_are_equal(learned: Bundle) -> None:
-    requests = learned.task.rows_to_requests(learnable(12, 4, 60))
+    requests = learned.task.rows_to_requests(year_rows(12, 4, 60))
     predict = learned.predictor()
     together = predict(requests)
     for request, answer in zip(requests, together, strict=True):
@@ -340,7 +325,7 @@ def test_alone_in_a_batch_or_among_others_the_answers_are_equal(learned: Bundle)
 
 def test_a_dropped_question_is_forgotten(learned: Bundle) -> None:
     flow = learned.predictor().open()
-    first, second = flow.add(learned.task.rows_to_requests(learnable(2, 4, 60)))
+    first, second = flow.add(learned.task.rows_to_requests(year_rows(2, 4, 60)))
     flow.drop(first)
     assert [piece.ticket for piece in flow.step()] == [second] and flow.step() == []
 
@@ -351,7 +336,7 @@ def test_exported_with_any_length(learned: Bundle, to: str, tmp_path: Path) -> N
     export: Any = make("steps", {"export": {"to": to}})
     done = apply(export, learned.fork(), Run(tmp_path / "work"))
     again = Bundle.load(done.save(tmp_path / "bundle"))
-    requests = learned.task.rows_to_requests(learnable(20, 6, 70))
+    requests = learned.task.rows_to_requests(year_rows(20, 6, 70))
     for mine, theirs in zip(again.predictor()(requests), learned.predictor()(requests), strict=True):
         assert mine["answer"]["value"] == theirs["answer"]["value"]
         assert mine["answer"]["probability"] == pytest.approx(theirs["answer"]["probability"], abs=1e-3)
@@ -371,7 +356,7 @@ def test_the_schemas_hold_what_goes_over_the_wire(learned: Bundle) -> None:
             learned.task.read(wrong)
 
 
-# ---- without a network ------------------------------------------------------------------------------------------------
+# ---- without a network ----------------------------------------------------------------------------------------------
 
 
 def test_the_baseline_is_the_rare_words_nearest_to_shared_ones(tmp_path: Path) -> None:
@@ -388,14 +373,15 @@ def test_the_baseline_is_the_rare_words_nearest_to_shared_ones(tmp_path: Path) -
     (tmp_path / "export").mkdir()
     export: Any = make("steps", {"export": {"to": "onnx"}})
     done = apply(export, solved.fork(), Run(tmp_path / "export"))
-    assert done.predictor()(done.task.rows_to_requests(rows)) == pytest.approx(answers)
+    again = done.predictor()(done.task.rows_to_requests(rows))
+    assert [one["answer"]["value"] for one in again] == [one["answer"]["value"] for one in answers]
 
 
 def test_other_models_say_that_they_find_no_spans() -> None:
     task = fitted(some_rows())
     for name in ("bilstm", "embedding_bag", "tfidf"):
         config: Any = make("models", name)
-        with pytest.raises(ValueError, match="answer|tfidf"):
+        with pytest.raises(ValueError, match=r"answer|tfidf"):
             task.build(config)
     supervised: Any = make(
         "tasks", {"supervised": {"inputs": {"text": text_field()}, "targets": {"label": "category"}}}
@@ -418,16 +404,14 @@ def test_a_published_encoder_says_where_an_answer_is(tmp_path: Path) -> None:
                             unk_token="[UNK]").save_pretrained(tmp_path / "bert")  # fmt: skip
     inputs = {"question": {"text": {"tokens": "pretrained", "length": 6}},
               "context": {"text": {"tokens": "pretrained", "length": 30}}}  # fmt: skip
-    rows = rows_of({"question": ["Who made the machine?"] * 8, "context": ["Ann, in 1972.", "Bob made the big red one."] * 4,
-                    "answer": ["Ann", "Bob"] * 4})  # fmt: skip
+    contexts = ["Ann, in 1972.", "Bob made the big red one."] * 4
+    rows = rows_of({"question": ["Who made it?"] * 8, "context": contexts, "answer": ["Ann", "Bob"] * 4})
     source = kept_as_parquet(rows, tmp_path / "rows.parquet")
-    from conftest import System
-
-    system = System("spans", {"answering": {"inputs": inputs, "overlap": 4}}, "pretrained_text", source,
-                    open_source(source, tmp_path))  # fmt: skip
+    task = {"answering": {"inputs": inputs, "overlap": 4}}
+    system = System("spans", task, "pretrained_text", source, open_source(source, tmp_path))
     (tmp_path / "work").mkdir()
     pretrained = {"pretrained": {"weights": str(tmp_path / "bert")}}
-    bundle = build(replace_model(system), tmp_path / "work", {"split": {"near": "off"}}, pretrained)
+    bundle = build(system, tmp_path / "work", {"split": {"near": "off"}}, pretrained)
     assert bundle.model is not None
     heads: Any = bundle.model.heads
     with torch.no_grad():
@@ -443,12 +427,6 @@ def test_a_published_encoder_says_where_an_answer_is(tmp_path: Path) -> None:
     real = arrays["context_mask"] > 0
     np.testing.assert_allclose(found[..., 0][real], want.start_logits.numpy()[real], atol=1e-5)
     np.testing.assert_allclose(found[..., 1][real], want.end_logits.numpy()[real], atol=1e-5)
-
-
-def replace_model(system: Any) -> Any:
-    from dataclasses import replace
-
-    return replace(system, model=None)
 
 
 def test_requests_are_json(learned: Bundle) -> None:
