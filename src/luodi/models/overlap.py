@@ -18,12 +18,12 @@ SURE = 10.0  # the logit of what is answered; all others are 0
 
 
 class Overlap(nn.Module):
-    """Answers with the run of rare words that stands nearest to words of the question: what there is without a network.
+    """Answers with the run of rare words that stands nearest to words of the question: no network.
 
-    Each token of the context that is in the question too shines on its neighbours with its rarity, up to `reach` tokens
-    away, linearly less; the brightest token that is rare enough and not in the question is the answer, with
-    its neighbours of that kind. The step `solve` counts rarities, log(texts / texts that hold it) over log(texts), and takes
-    the reach and the least rarity that answer most training rows exactly.
+    Each token of the context that is in the question too shines on its neighbours with its rarity, up to `reach`
+    tokens away, linearly less; the brightest token that is rare enough and not in the question is the answer, with
+    its neighbours of that kind. The step `solve` counts rarities, log(texts / texts that hold it) / log(texts), and
+    takes the reach and the least rarity that answer most training rows exactly.
     """
 
     rarity: Tensor  # (size,), 0..1

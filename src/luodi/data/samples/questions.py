@@ -37,7 +37,7 @@ def dictionary_questions(sample: Sample, files: Mapping[str, bytes]) -> pa.Table
     (file,) = files.values()
     found: list[tuple[str, str, str, str, str, int]] = []
     for name, text in entries(gzip.decompress(file).decode()):
-        found += _rows(name, text)
+        found += questions_on(name, text)
     # Of a relation with too many rows those with the smallest hashes: which ones does not depend on the others.
     counts: Counter[str] = Counter()
     kept = set()
@@ -88,7 +88,8 @@ def first_sentence(text: str) -> str:
     return text
 
 
-def _rows(name: str, text: str) -> Iterator[tuple[str, str, str, str, str, int]]:
+def questions_on(name: str, text: str) -> Iterator[tuple[str, str, str, str, str, int]]:
+    """The rows of one entry: entry, relation, question, context, answer and start."""
     if not SHORTEST <= len(text) <= LONGEST or SENSES.match(text) or not re.search(r"[A-Za-z]", name):
         return
     head = first_sentence(text)
