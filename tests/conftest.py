@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_data import year_rows
 
 from luodi.core import appraise, engine, measure, store
 from luodi.core.apply import apply
@@ -52,6 +53,16 @@ VECTORS = {
         "width": 8,
     }
 }
+ANSWERS = {
+    "answering": {
+        "inputs": {
+            "question": {"text": {"at_least": 1, "length": 4}},
+            "context": {"text": {"at_least": 1, "length": 24}},
+        },
+        "overlap": 2,
+    }
+}
+READER = {"text_transformer": {"layers": 1, "width": 16, "heads": 2, "context": 24}}
 MLP = {"mlp": {"hidden": [16]}}
 
 
@@ -186,6 +197,12 @@ def embedding_system(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> S
     source = kept_as_parquet(rows, tmp_path_factory.mktemp("rows") / "names.parquet")
     bag = {"embedding_bag": {"width": 16}}
     return System("embedding, embedding_bag", VECTORS, bag, source, open_source(source, cache))
+
+
+@pytest.fixture(scope="session")
+def answers_system(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> System:
+    source = kept_as_parquet(year_rows(200, 0), tmp_path_factory.mktemp("rows") / "years.parquet")
+    return System("answers, text_transformer", ANSWERS, READER, source, open_source(source, cache))
 
 
 @pytest.fixture(scope="session")

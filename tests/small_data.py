@@ -37,6 +37,21 @@ def table_rows(count: int, seed: int) -> Rows:
     return rows_of({**columns, "side": side.tolist(), "total": x.sum(1).tolist(), "id": list(range(count))})
 
 
+def year_rows(count: int, seed: int, most: int = 12) -> Rows:
+    """Contexts of fewer than `most` words, in four of five of them a year, which is asked for."""
+    dice = np.random.default_rng(seed)
+    cells: dict[str, list[str]] = {"question": [], "context": [], "answer": []}
+    for _ in range(count):
+        words = [f"w{one}" for one in dice.integers(0, 20, int(dice.integers(4, most)))]
+        answer = f"{dice.integers(1900, 1930)}" if dice.random() < 0.8 else ""
+        if answer:
+            words.insert(int(dice.integers(0, len(words))), answer)
+        cells["question"].append("which year ?")
+        cells["context"].append(" ".join(words))
+        cells["answer"].append(answer)
+    return rows_of(cells)
+
+
 IMAGES = {"supervised": {"inputs": {"image": {"image": {"size": 8, "channels": 1}}}, "targets": {"label": "category"}}}
 NUMBERS = {"x0": "number", "x1": "number", "x2": "number"}
 SIDES = {"supervised": {"inputs": NUMBERS, "targets": {"side": "category"}}}
@@ -79,4 +94,5 @@ __all__ = [
     "sha",
     "table_bundle",
     "table_rows",
+    "year_rows",
 ]

@@ -18,6 +18,7 @@ from luodi.data.samples.package import Package
 from luodi.data.samples.pairs import paragraphs, translated
 from luodi.data.samples.pinned import SAMPLES
 from luodi.data.samples.pinned_texts import CLDR, HANDBOOK, STAMPS
+from luodi.data.samples.questions import entries, first_sentence, questions_on
 from luodi.data.samples.stamps import stamps
 from luodi.data.samples.texts import scenes
 from luodi.data.sources.sample import Sample
@@ -202,6 +203,57 @@ def test_the_handbook(cache: Path) -> None:
     assert len(set(rows.column("page"))) == 111
     at = rows.column("english").index("encrypted password;")
     assert rows.column("chinese")[at] == "加密的密码;"
+
+
+# ---- questions ------------------------------------------------------------------------------------------------------
+
+
+def test_questions_on_a_dictionary(cache: Path) -> None:
+    rows = opened("dictionary_questions", cache)
+    assert len(set(rows.column("entry"))) == 831
+    counts = Counter(rows.column("relation"))
+    assert len(counts) == 16 and counts["maker"] == counts["short"] == 160 and counts["older"] == 4
+    for row in rows:
+        assert row["context"].startswith(row["answer"], row["start"]) and row["entry"] in row["question"]
+        assert row["answer"] not in row["question"] or len(row["answer"]) == 1
+    at = rows.column("entry").index("WebCrawler")
+    assert rows[at]["answer"] == "Brian Pinkerton" and rows[at]["question"] == "Who is behind WebCrawler?"
+
+
+def test_entries_of_a_dictionary() -> None:
+    text = (
+        "\n00-database\n   about\n\nAda%%%Ada 83\n\n   <language> /ay'd*/ (After {Ada\nLovelace}) A language.\n\n"
+        "{ALU},\n   more {(http://x.org)}.\n\n   (1995-01-02)\n\nBee\nbee\n\n   An insect.\n"
+    )
+    found = list(entries(text))
+    assert found == [("Ada", "(After Ada Lovelace) A language. ALU, more."), ("Bee", "An insect.")]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "asked"),
+    [
+        ("X2", "A modem standard developed by US Robotics Inc. for lines.", {"maker": "US Robotics Inc."}),
+        ("Quux", "A language designed by Ann Ray and Jo van Dam at the University of Oz in March 1971.",
+         {"maker": "Ann Ray and Jo van Dam", "place": "University of Oz", "year": "1971"}),
+        ("Quux", "A language designed by A.J. Ray, Bo Coe and Jo Dam.", {}),  # a list is no short answer
+        ("Quux", "The man who founded Nets in 1971.", {}),
+        ("Quux", "An extension of C++ written in Lisp. It was sold by No.", {"model": "C++", "language": "Lisp"}),
+        ("Quux", "A compiler for programs written in Lisp.", {}),
+        ("Simple Mail Thing", "(SMT) A thing, described in RFC 821.", {"short": "SMT", "standard": "RFC 821"}),
+        ("lion food", "(IBM) Middle management.", {}),
+        ("QL", "(Quantum Leap) A computer from Sinclair.", {"full": "Quantum Leap"}),
+        ("Vax", "A computer sold by Digital, based in Maynard, USA.", {"owner": "Digital", "seat": "Maynard, USA"}),
+    ],
+)  # fmt: skip
+def test_relations_are_found_in_set_phrases(name: str, text: str, asked: dict[str, str]) -> None:
+    found = {relation: answer for _, relation, _, _, answer, _ in questions_on(name, f"{text} {'More of it. ' * 9}")}
+    assert found == asked
+
+
+def test_a_first_sentence_ends_at_its_own_full_stop() -> None:
+    assert first_sentence("By J. Reppy of Cornell Univ. in 1990. It was") == "By J. Reppy of Cornell Univ. in 1990."
+    assert first_sentence("A subset of C. The original") == "A subset of C."
+    assert first_sentence("Made by X Inc. Today it is; Now") == "Made by X Inc. Today it is;"
 
 
 # ---- pictures with sentences ----------------------------------------------------------------------------------------

@@ -46,6 +46,11 @@ class Task(Thing):
 
     gives: ClassVar[frozenset[str]] = frozenset()  # facts: {"loss"} where a loss makes sense, {"world"} for a game
 
+    @property
+    def fixed(self) -> frozenset[str]:
+        """Inputs that no augment may change: the truth is places in them."""
+        return frozenset()
+
     def fit(self, rows: Rows) -> Self:
         """A copy whose fields are fitted on these rows: the training split alone."""
         raise NotImplementedError

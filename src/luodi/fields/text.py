@@ -16,7 +16,7 @@ from luodi.core.errors import BadRequest, LuodiError
 from luodi.core.field import Field
 from luodi.core.spec import Arrays, Spec
 from luodi.core.thing import Json
-from luodi.fields.texts.cutters import MARKS, SPECIAL, Cutter, Listed, cutter_of, learned_pieces
+from luodi.fields.texts.cutters import MARKS, SPECIAL, Cutter, Listed, Span, cutter_of, learned_pieces
 from luodi.fields.texts.made import made
 from luodi.fields.texts.published import published
 from luodi.fields.texts.units import Forms, settled
@@ -132,6 +132,18 @@ class Text(Field):
             kept = ids if len(ids) <= room else ids[:room] if self.cut == "end" else ids[len(ids) - room :]
             found.append([*before, *kept, *after] or [cutter.blank])
         return found
+
+    def spans(self, text: str) -> list[Span]:
+        """Every token of a text, nothing added or cut, and the characters [start, end) that it stands for."""
+        if self.tokens == "pretrained":
+            return self.cutter.spans(text)
+        # One character at a time, so that each knows where it came from: accents that stand alone stay alone.
+        written = [settled(character, self.forms, self.case) for character in text]
+        origin = [place for place, part in enumerate(written) for _ in part]
+        return [
+            (token, origin[start], origin[end - 1] + 1 if end > start else origin[start])
+            for token, start, end in self.cutter.spans("".join(written))
+        ]
 
     def example(self, count: int, seed: int) -> list[str]:
         cutter = self.cutter

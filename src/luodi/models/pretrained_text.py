@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from luodi.core.spec import Spec
 from luodi.models.layers.ends import Heads
 from luodi.models.layers.named import built, named, refuse_foreign
+from luodi.models.layers.span_heads import SpanHeads, are_spans
 from luodi.models.layers.whole_state import whole_state
 from luodi.models.layers.words import mean_of, texts_of
 
@@ -18,9 +19,11 @@ class PretrainedText(nn.Module):
     """A text encoder of the transformers library, made from the name of its class and its config, with own heads.
 
     `architecture` is a base class (BertModel), `config` what its config.json holds; the step `pretrained` fills in
-    both. One text goes in; its tokens' states are averaged (`mean`) or the first one is taken (`first`), `dropout` is a
-    share 0..1 of them. A linear layer an output follows, or nothing (`heads: none`): the answer is that vector. The
-    tensors are named as in the library, behind `network.`. Nothing is downloaded. Raises ValueError for anything else.
+    both. One text goes in; its tokens' states are averaged (`mean`) or the first one is taken (`first`), `dropout` is
+    a share 0..1 of them. A linear layer an output follows, or nothing (`heads: none`): the answer is that vector. Where
+    spans of the text are learned, each state stands for itself, and `<text>_part` says which of two texts a token is
+    of. The tensors are named as in the library, behind `network.`. Nothing is downloaded. Raises ValueError for
+    anything else.
     """
 
     packages = {"transformers": "hub"}
@@ -51,12 +54,18 @@ class PretrainedText(nn.Module):
                 f"{known.vocab_size}; they are not of one kind"
             )
         self.dropout = nn.Dropout(dropout)
-        self.heads = Heads(known.hidden_size, outputs) if heads == "linear" else _Same(known.hidden_size, outputs)
+        self.parts = f"{self.text}_part" in inputs and getattr(known, "type_vocab_size", 0) > 1
+        self.spans = are_spans(outputs)
+        own = SpanHeads if self.spans else Heads if heads == "linear" else _Same
+        self.heads = own(known.hidden_size, outputs)
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
         mask = batch[f"{self.text}_mask"]
         seen = None if mask.is_meta else mask  # the library looks whether a mask hides something: there is nothing yet
-        states = self.network(input_ids=batch[self.text], attention_mask=seen).last_hidden_state
+        parts = {"token_type_ids": batch[f"{self.text}_part"]} if self.parts else {}
+        states = self.network(input_ids=batch[self.text], attention_mask=seen, **parts).last_hidden_state
+        if self.spans:
+            return self.heads(self.dropout(states))
         found = mean_of(states, mask) if self.pooling == "mean" else states[:, 0]
         return self.heads(self.dropout(found))
 

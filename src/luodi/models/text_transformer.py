@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from luodi.core.spec import Spec
 from luodi.models.layers.ends import Heads
 from luodi.models.layers.reading import Reading, pooled, texts_in
+from luodi.models.layers.span_heads import SpanHeads, are_spans
 from luodi.models.layers.transformer_block import begin
 
 
@@ -19,7 +20,8 @@ class TextTransformer(nn.Module):
     Inputs are tokens (batch, time) int64, each with its mask (1 at real tokens) if it is padded; each text has its own
     encoder, the pooled vectors lie side by side. `pooling` is the mean over real tokens or the first token. `first`
     puts the norm before attention and layer, as GPT-2 does, else after the sum, as BERT does. `context` is the largest
-    length for learned positions. Raises ValueError for other inputs.
+    length for learned positions. Where spans of the only text are learned, nothing is pooled, and its input
+    `<text>_part`, 1 in the second of two texts, is told to each token. Raises ValueError for other inputs.
     """
 
     def __init__(
@@ -56,12 +58,21 @@ class TextTransformer(nn.Module):
         # The first is no member of the list: its blocks, not itself, are then the stages of a training.
         self.reader, self.others = readers[0], nn.ModuleList(readers[1:])
         self.dropout = nn.Dropout(dropout)
-        self.heads = Heads(width * len(self.texts), outputs)
+        self.spans = are_spans(outputs)
+        if self.spans and len(readers) > 1:
+            raise ValueError("text_transformer finds spans in one text, or in two that are one row of tokens")
+        self.part = f"{next(iter(self.texts))}_part"
+        self.told = nn.Embedding(2, width) if self.part in inputs else None
+        self.heads = (SpanHeads if self.spans else Heads)(width * len(self.texts), outputs)
         begin(self, layers)
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
         vectors = []
         for reader, (name, masked) in zip((self.reader, *self.others), self.texts.items(), strict=True):
             mask = None if masked is None else batch[masked] > 0
-            vectors.append(pooled(reader(batch[name], mask), mask, self.pooling))
+            told = None if self.told is None else self.told(batch[self.part])
+            states = reader(batch[name], mask, told)
+            if self.spans:
+                return self.heads(self.dropout(states))
+            vectors.append(pooled(states, mask, self.pooling))
         return self.heads(self.dropout(vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=1)))

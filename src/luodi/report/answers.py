@@ -47,6 +47,11 @@ class Answers:
     def categorical(self) -> bool:
         return not np.issubdtype(self.value.dtype, np.number)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether the answers are labels, and no texts of which each is another."""
+        return self.categorical and (bool(self.known) or 2 * len(self.labels) <= len(self))
+
     @cached_property
     def labels(self) -> tuple[str, ...]:
         """The known labels, then those that only occur in these rows."""

@@ -30,6 +30,9 @@ STAMPS = Package(
 CLDR = Package(
     "npm", "cldr-annotations-full", "48.2.0", 6.5, "28576e51225deb51e3ddd734b0f824a0079682cb5d8c27faa9f68149317a14d1"
 )
+FOLDOC = Package(
+    "debian", "dict-foldoc", "20230119-1", 2.4, "745cbedb55c2da609cc88ee0284e9d11a67a11ae3709daf7bad0e895ac3294c3"
+)
 
 TEXTS: dict[str, Sample] = {
     "rotten_tomatoes": Sample(
@@ -143,5 +146,15 @@ TEXTS: dict[str, Sample] = {
         713,
         "GPL-2.0-only (Tux Paint)",
         "713 pictures of 16 kinds, at most 128 pixels a side, each with a sentence in English and in Chinese",
+    ),
+    "dictionary_questions": Sample(
+        FOLDOC,
+        {"usr/share/dictd/foldoc.dict.dz": "f3476f455be35c3301a4dfe5406d74854d0b992bc49f4cd1737f779c99e0178f"},
+        ("entry", "relation", "question", "context", "answer", "start"),
+        (),
+        974,
+        "GFDL-1.1-or-later (Free On-line Dictionary of Computing, foldoc.org, editor Denis Howe)",
+        "974 questions on 831 entries of the Free On-line Dictionary of Computing; each answer stands in its entry "
+        "and was found by rule: hold whole entries out by `entry`",
     ),
 }  # fmt: skip

@@ -18,6 +18,7 @@ from luodi.data.reading.png import png
 from luodi.data.samples.clipart import clipart
 from luodi.data.samples.package import Sample
 from luodi.data.samples.pairs import cldr, handbook
+from luodi.data.samples.questions import dictionary_questions
 from luodi.data.samples.stamps import stamps
 from luodi.data.samples.texts import poems, reviews, rotten, scenes, tabbed, tagged
 from luodi.data.sources.hub import Hub
@@ -103,4 +104,5 @@ READERS: dict[str, Callable[[Sample, Mapping[str, bytes]], pa.Table]] = {
     "cldr_pairs": cldr,
     "debian_handbook": handbook,
     "stamps": stamps,
+    "dictionary_questions": dictionary_questions,
 }

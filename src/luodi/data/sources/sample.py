@@ -26,7 +26,7 @@ class Sample(Source):
     name: Literal[
         "digits", "fashion_mnist", "openclipart", "breast_cancer", "wine", "diabetes", "iris", "reviews_zh",
         "rotten_tomatoes", "newsgroups", "reuters_r8", "shakespeare", "tang_poems", "peoples_daily", "cldr_pairs",
-        "debian_handbook", "stamps",
+        "debian_handbook", "stamps", "dictionary_questions",
     ]  # fmt: skip
 
     def open(self, cache: Path) -> Rows:

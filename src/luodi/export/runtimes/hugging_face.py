@@ -39,6 +39,9 @@ class HuggingFace(Runtime):
         if self.activations != "float":
             return "a Hugging Face folder holds floats; static int8 is of onnx and openvino"
         if config is None or name_of(type(config)) in MODELS:
+            texts = list(vars(task).get("inputs") or {})
+            if len(texts) > 1:
+                return f"a Hugging Face folder reads one text here, and this task reads {' and '.join(texts)}"
             return _own_ways(vars(config)) if config is not None and name_of(type(config)) == "gpt" else None
         return f"the transformers library has no class for {name_of(type(config))}; it has one for {', '.join(MODELS)}"
 

@@ -13,6 +13,7 @@ from luodi.fields.texts.units import counted, words
 
 PAD, UNKNOWN, START, END = "<pad>", "<unknown>", "<start>", "<end>"
 MARKS = "luodi"  # the key of a tokenizer.json under which its padding and its ends are kept
+Span = tuple[int, int, int]  # a token's id, its first character, the one after its last
 SPECIAL = (PAD, UNKNOWN, START, END)  # the first ids of what is learned here
 
 
@@ -24,6 +25,11 @@ class Cutter(Protocol):
 
     @property
     def frame(self) -> tuple[Sequence[int], Sequence[int]]: ...
+
+    @property
+    def pair(self) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
+        """What goes before, between and after two texts that are read together."""
+        ...
 
     @property
     def ends(self) -> tuple[int, ...]: ...
@@ -40,6 +46,10 @@ class Cutter(Protocol):
         """Ids of each text, nothing added or cut; `marked`: the names of marks in them are marks, not text."""
         ...
 
+    def spans(self, text: str) -> list[Span]:
+        """The tokens of a text, nothing added or cut, and which characters each stands for."""
+        ...
+
     def text(self, ids: Sequence[int]) -> str:
         """The text of these ids, marks left out."""
         ...
@@ -53,6 +63,7 @@ class Listed:
     """Characters or words from a list, by their place in it."""
 
     pad, frame, ends, blank = 0, ((2,), (3,)), (3,), 1
+    pair = ((2,), (3,), (3,))
 
     def __init__(self, content: bytes) -> None:
         held = json.loads(content)
@@ -74,6 +85,13 @@ class Listed:
     def ids(self, texts: Sequence[str], *, marked: bool = False) -> list[list[int]]:
         known, cut = self.known, words if self.whole else iter
         return [[known.get(unit, 1) for unit in cut(text)] for text in texts]
+
+    def spans(self, text: str) -> list[Span]:
+        found: list[Span] = []
+        for unit in words(text) if self.whole else text:
+            start = text.index(unit, found[-1][2] if found else 0)
+            found.append((self.known.get(unit, 1), start, start + len(unit)))
+        return found
 
     def text(self, ids: Sequence[int]) -> str:
         found = [
@@ -100,6 +118,7 @@ class Tokenized:
         self.ends = tuple(marks.get("ends", ()))
         self.blank: int = marks.get("blank", self.ends[0] if self.ends else self.pad)
         self.frame = self._frame()
+        self.pair = self._pair()
         marked = [token.content for token in self.inner.get_added_tokens_decoder().values() if token.special]
         self.forged = re.compile("|".join(map(re.escape, sorted(marked, key=len, reverse=True))) or r"(?!)")
 
@@ -108,6 +127,17 @@ class Tokenized:
             return self._ids(texts)
         # "</s>" in a request is text, only we put marks in: cut inside its name, it is none.
         return [[token for ids in self._ids(list(self._apart(text))) for token in ids] for text in texts]
+
+    def spans(self, text: str) -> list[Span]:
+        found: list[Span] = []
+        start = 0
+        for piece in self._apart(text):
+            cut = self.inner.encode(piece, add_special_tokens=False)
+            found += [
+                (token, start + first, start + end) for token, (first, end) in zip(cut.ids, cut.offsets, strict=True)
+            ]
+            start += len(piece)
+        return found
 
     def _apart(self, text: str) -> Iterator[str]:
         """The text in pieces of which none holds the name of a mark."""
@@ -128,6 +158,17 @@ class Tokenized:
             if whole[at : at + len(bare)] == bare:
                 return whole[:at], whole[at + len(bare) :]
         raise LuodiError("this tokenizer changes a text's own tokens when it marks the start and the end")
+
+    def _pair(self) -> tuple[list[int], list[int], list[int]]:
+        """What the tokenizer puts around and between two texts; one that knows no pairs ends each as it ends one."""
+        first, second = (self.inner.encode(text, add_special_tokens=False).ids for text in ("a", "b"))
+        whole = self.inner.encode("a", "b", add_special_tokens=True).ids
+        before = self.frame[0]
+        at = len(before) + len(first)
+        for place in range(at + 1, len(whole) - len(second) + 1):
+            if whole[place : place + len(second)] == second and whole[len(before) : at] == first:
+                return before, whole[at:place], whole[place + len(second) :]
+        return before, self.frame[1], self.frame[1]
 
     def text(self, ids: Sequence[int]) -> str:
         return self.inner.decode(list(ids), skip_special_tokens=True)

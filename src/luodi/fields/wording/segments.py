@@ -19,6 +19,7 @@ Truth = str | Sequence[str]  # one true text, or several that are equally right
 
 # Ideographs of every plane, iteration marks, kana and bopomofo: what is written without spaces.
 _UNSPACED = "\u3005-\u3007\u3040-\u312f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U000323af"
+UNSPACED = re.compile(rf"[{_UNSPACED}]")
 _CHARACTERS = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+|[^\w\s]|_")
 _ENGLISH = re.compile(r"[a-z0-9]+")
 

@@ -16,7 +16,8 @@ from luodi.models.layers.transformer_block import Norm, TransformerBlock, normed
 class Reading(nn.Module):
     """A bidirectional Transformer encoder: tokens (batch, time) and a mask, true at real ones, to (batch, time, width).
 
-    What stands at padding is not to be read. Raises ValueError for odd head widths with rotary positions.
+    What stands at padding is not to be read; `told` (batch, time, width) is added to what the tokens are. Raises
+    ValueError for odd head widths with rotary positions.
     """
 
     def __init__(
@@ -34,9 +35,10 @@ class Reading(nn.Module):
         self.head_width = turning_width(width, heads, positions)
         self.norm = normed(width, norm, 1e-5, bias) if first else nn.Identity()
 
-    def forward(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, tokens: Tensor, mask: Tensor | None, told: Tensor | None = None) -> Tensor:
         places = places_of(tokens, None)
         x = self.placed(tokens, places)
+        x = x if told is None else x + told
         turn = rotation(places, self.head_width, 10000.0) if self.head_width else None
         for block in self.blocks:
             x, _ = block(x, turn, mask)
@@ -44,9 +46,12 @@ class Reading(nn.Module):
 
 
 def texts_in(inputs: dict[str, Spec], model: str) -> dict[str, str | None]:
-    """Token input -> its mask input or None, sorted; ValueError if there is no text, or an input of another kind."""
+    """Token input -> its mask input or None, sorted; ValueError if there is no text, or an input of another kind.
+
+    A <name>_part may be beside it.
+    """
     texts = sorted(name for name, spec in inputs.items() if spec.kind == "tokens")
-    masks = {f"{name}_mask" for name in texts}
+    masks = {f"{name}_{end}" for name in texts for end in ("mask", "part")}
     others = [
         f"{name} ({spec.kind})"
         for name, spec in inputs.items()

@@ -22,10 +22,10 @@ class Confusion:
     order: ClassVar[int] = 50
 
     def wanted(self, view: View) -> bool:
-        return any(answers.categorical for answers in view.final.values())
+        return any(answers.labelled for answers in view.final.values())
 
     def html(self, view: View) -> str:
-        return by_target(view.final, lambda answers: answers.categorical, _target)
+        return by_target(view.final, lambda answers: answers.labelled, _target)
 
 
 def _target(answers: Answers) -> str:

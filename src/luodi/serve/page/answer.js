@@ -1,19 +1,24 @@
 // The answer: each target's value in large, its probabilities as bars that find their own order.
 import { figure, make, share } from "./words.js";
+import { marked } from "./piece.js";
 
 const MOST = 10; // bars shown
 const STEP = 30; // pixels from one bar to the next
 
-export function showAnswer(place, answer) {
+// `whole`: of a target that is a piece of an input, that input's text.
+export function showAnswer(place, answer, whole = () => undefined) {
   const known = new Map([...place.children].map((element) => [element.dataset.target, element]));
   for (const [name, target] of Object.entries(answer)) {
     const element = known.get(name) ?? place.appendChild(block(name));
     const value = element.querySelector(".value");
-    const text = typeof target.value === "number" ? figure(target.value, 6) : String(target.value ?? "—");
+    const text = typeof target.value === "number" ? figure(target.value, 6) : String(target.value ?? "") || "—";
     value.textContent = text;
     value.dataset.length = text.length < 4 ? "short" : text.length < 11 ? "word" : "long";
     const chances = target.probabilities;
-    element.querySelector(".sure").textContent = chances ? share(chances[target.value] ?? 0) : "";
+    const sure = chances ? chances[target.value] ?? 0 : target.probability;
+    element.querySelector(".sure").textContent = sure === undefined ? "" : share(sure);
+    element.querySelector(".within")?.remove();
+    if (whole(name) !== undefined) element.append(marked(whole(name), target.start, target.end));
     if (chances) bars(element.querySelector(".bars"), chances);
   }
   const many = Object.keys(answer).length > 1;

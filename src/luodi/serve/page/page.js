@@ -10,7 +10,9 @@ import { figure, make, say, startSpeaking, whenSpoken } from "./words.js";
 
 const at = (id) => document.getElementById(id);
 const about = await (await fetch("/about")).json();
-const texts = about.inputs.filter((column) => column.kind === "tokens");
+const isText = (column) => column.kind === "tokens" || (!column.kind && column.schema.type === "string"); // a part of one
+const texts = about.inputs.filter(isText);
+const pieces = new Map(about.targets.map((target) => [target.name, target.schema["x-piece-of"]]));
 const inputs = new Map(about.writes ? [] : about.inputs.map((column) => [column.name, entryOf(column)]));
 const images = about.inputs.filter((column) => column.kind === "image");
 const rows = about.inputs.filter((column) => column.kind !== "image");
@@ -30,7 +32,7 @@ function build() {
   whenSpoken(() => showFacts(at("facts"), about));
   if (about.writes) return talk(about, show, refuse);
   const table = make("div", "row");
-  const wide = (column) => column.kind === "image" || column.kind === "tokens";
+  const wide = (column) => column.kind === "image" || isText(column);
   for (const column of about.inputs) (wide(column) ? at("inputs") : table).append(inputs.get(column.name).element);
   if (table.childElementCount) at("inputs").append(table);
   at("send-row").hidden = !rows.length;
@@ -77,7 +79,7 @@ async function ask(asked) {
     const told = await response.json();
     if (mine !== turn) return;
     if (!response.ok) return void refuse(told.error);
-    showAnswer(at("targets"), told.answer);
+    showAnswer(at("targets"), told.answer, (name) => request[pieces.get(name)]);
     at("trip").textContent = say("trip", { ms: figure(performance.now() - started, 2) });
     show("answered");
   } catch {

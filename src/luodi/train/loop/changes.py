@@ -40,7 +40,11 @@ class Texts:
 def kinds_of(task: Task) -> dict[str, str]:
     """Input -> the kind of augments that may change it, of the inputs that have one."""
     fields = vars(task).get("inputs") or {}
-    return {name: field.kind for name, field in fields.items() if isinstance(field, Field) and field.kind}
+    return {
+        name: field.kind
+        for name, field in fields.items()
+        if isinstance(field, Field) and field.kind and name not in task.fixed
+    }
 
 
 def tensor_changes(augments: Sequence[AnAugment], task: Task) -> tuple[tuple[str, Augment | Blend], ...]:
