@@ -21,8 +21,8 @@ class EncoderDecoder(nn.Module):
 
     Inputs are two tokens (batch, time) int64: the target, named as the output, and the source with its mask (1 at real
     tokens) if it is padded; logits (batch, time, vocabulary). `past` and `start` hold target tokens as in `gpt`.
-    `memory` (batch, layers, 2, kv_heads, source, head width), which `read` makes, stands for the source: it is read
-    once for all steps; the mask is given still. `first` puts norms before their layers, else after the sums. Raises
+    `memory` (batch, layers, 2, kv_heads, source, head width), which `read` and a forward without a target make, stands
+    for the source: it is read once for all steps; the mask is given still. `first` puts norms before their layers, else after the sums. Raises
     ValueError for other inputs.
     """
 
@@ -69,6 +69,7 @@ class EncoderDecoder(nn.Module):
         if not tied:
             self.heads = nn.Linear(width, size, bias=False)
         self.shape, self.read_axis = (layers, 2, kept, "held", width // heads), inputs[self.source].shape[0]
+        self.reads = (self.source, *([self.mask] if self.mask else []))
         begin(self, layers)
 
     @property
@@ -88,6 +89,8 @@ class EncoderDecoder(nn.Module):
         return {"memory": torch.stack(pairs, dim=1).unflatten(1, (len(self.blocks), 2))}
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
+        if self.target not in batch:
+            return self.read(**batch)
         tokens, past, start = batch[self.target], batch.get("past"), batch.get("start")
         if past is not None and past.shape[4] == 0:
             past, start = None, None  # nothing is held: the fused way
