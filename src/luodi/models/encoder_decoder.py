@@ -22,8 +22,8 @@ class EncoderDecoder(nn.Module):
     Inputs are two tokens (batch, time) int64: the target, named as the output, and the source with its mask (1 at real
     tokens) if it is padded; logits (batch, time, vocabulary). `past` and `start` hold target tokens as in `gpt`.
     `memory` (batch, layers, 2, kv_heads, source, head width), which `read` and a forward without a target make, stands
-    for the source: it is read once for all steps; the mask is given still. `first` puts norms before their layers, else after the sums. Raises
-    ValueError for other inputs.
+    for the source: it is read once for all steps; the mask is given still. `first` puts norms before their layers, else
+    after the sums. Raises ValueError for other inputs.
     """
 
     def __init__(
