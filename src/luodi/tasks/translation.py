@@ -197,6 +197,10 @@ class Translation(Task):
         written = wording.metrics(self._searches()) if self.translated else {}
         return {f"{self.target}.{metric}": way for metric, way in {**written, **likelihood.BETTER}.items()}
 
+    def headline(self) -> int:
+        """BLEU and chrF, greedy beside beams."""
+        return 2 * len(self._searches()) if self.translated else 1
+
     def wire_schema(self) -> dict[str, Json]:
         begun = self.written.wire_schema()
         begun = {**begun, "description": "The beginning of the answer; what follows is written.", "examples": [""]}

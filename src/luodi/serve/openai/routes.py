@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def add_routes(app: FastAPI, asked: Callable[[str, Manner], None], task: Task, name: str, fingerprint: str) -> None:
-    """/v1/models always; the completions where the task writes texts."""
+    """/v1/models always; the completions where texts go on: one that is written from another is none."""
     writer = writer_of(task, name, fingerprint)
-    if writer is not None:
+    if writer is not None and writer.given == writer.column:
         asked("/v1/completions", Completions(writer, chat=False))
         asked("/v1/chat/completions", Completions(writer, chat=True))
     _add_models(app, {"id": name, "object": "model", "created": int(time()), "owned_by": "luodi"})
