@@ -198,6 +198,12 @@ def test_onnx_of_reading_and_writing(tmp_path: Path):
         (INPUTS, {"chinese": Spec(kind="category", shape=(V,), size=V)}, {}, "answers chinese"),
         (INPUTS, OUTPUTS, {"heads": 5}, "heads 5"),
         (INPUTS, OUTPUTS, {"context": 0}, "context 0"),
+        (
+            {**INPUTS, "english": SOURCE.model_copy(update={"most": 40})},
+            OUTPUTS,
+            {"context": 32, "positions": "learned"},
+            "texts to 40 tokens",
+        ),
     ],
 )
 def test_what_it_cannot_be_is_said(inputs, outputs, figures, told):

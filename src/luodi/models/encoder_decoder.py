@@ -51,6 +51,11 @@ class EncoderDecoder(nn.Module):
             raise ValueError(
                 f"encoder_decoder: layers {layers} and context {context} are at least 1, dropout {dropout} in [0, 1)"
             )
+        longest = max(inputs[name].most for name in (self.source, self.target))
+        if positions == "learned" and longest > context:
+            raise ValueError(
+                f"encoder_decoder: learned positions reach to context {context}, texts to {longest} tokens"
+            )
         _, kept = checked_heads(width, heads, kv_heads)
         self.turning, self.tied, size = turning_width(width, heads, positions), tied, outputs[self.target].size
         self.encoder = Reading(
