@@ -13,6 +13,8 @@ import pytest
 import torch
 from small_data import bundle_of
 
+from luodi import Recipe, run
+from luodi.core import records
 from luodi.core.apply import apply
 from luodi.core.bundle import Bundle
 from luodi.core.catalog import resolve
@@ -22,6 +24,9 @@ from luodi.core.run import Run
 from luodi.core.source import rows_of
 from luodi.core.statistics import bootstrap
 from luodi.core.thing import WrongThing
+from luodi.report.panels.writing import Writing as Panel
+from luodi.report.table import table_of
+from luodi.report.view import View
 from luodi.tasks.generation.beams import Beams, Search, likeliest, log_shares
 from luodi.tasks.generation.sampling import Sampling
 from luodi.tasks.generation.writing import Writing
@@ -353,6 +358,21 @@ def test_a_form_of_two_graphs_writes_the_same_text(trained, tmp_path, to):
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"\0")
     with pytest.raises(LuodiError, match=f"reading/{damaged.name} was changed"):
         Bundle.load(path, form=to)
+
+
+def test_a_run_shows_greedy_beside_beams_and_what_was_written(translation_system, tmp_path, quick):
+    task = {"translation": {**translation_system.task["translation"], "search": {"beams": 2}}}
+    system = replace(translation_system, task=task)
+    steps = ("split", {"train": {"epochs": 1, "batch_size": 64}}, "quantize")
+    result = run(Recipe.of(system.recipe(*steps, name="names")), out=tmp_path)
+    table = table_of(result.evidence)
+    assert [column.title for column in table.columns[:4]] == ["bleu", "bleu beam", "chrf", "chrf beam"]
+    assert result.evidence[2].measures["chinese.chrf_beam"].change is not None
+    view = View(tmp_path / "names")
+    page = Panel().html(view)
+    rows = view.example(str(records.read(view.folder / "records" / view.last.records).ids[0]))
+    assert "8 of 8 rows" in page and page.count("<tr>") == 9
+    assert f"<td>{rows['english']}</td><td>{rows['chinese']}</td>" in page and "<th scope='col'>beam</th>" in page
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------

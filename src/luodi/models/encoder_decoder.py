@@ -76,6 +76,8 @@ class EncoderDecoder(nn.Module):
         self.shape, self.read_axis = (layers, 2, kept, "held", width // heads), inputs[self.source].shape[0]
         self.reads = (self.source, *([self.mask] if self.mask else []))
         begin(self, layers)
+        for placed in (self.encoder.placed, self.placed):
+            placed.begin()
 
     @property
     def states(self) -> dict[str, tuple[Spec, str]]:
