@@ -169,7 +169,8 @@ class Translation(Task):
 
     def examples(self, count: int, seed: int) -> list[Request]:
         """The odd texts of both languages; every second one goes on from a beginning."""
-        begun = self.written.model_copy(update={"length": min(self.written.length, WRITTEN)}).example(count, seed + 1)
+        most = max(2, min(WRITTEN, likelihood.KEPT // max(count * self.written.cutter.size, 1)))
+        begun = [text[:most] for text in self.written.model_copy(update={"length": most}).example(count, seed + 1)]
         few = Sampling(max_tokens=8, seed=seed % 2**63)
         return [
             self._request(text, begun[place] if place % 2 else "", few, beams.Search(beams=1 + place % 4 // 2))
