@@ -134,13 +134,15 @@ def test_attention_arrays(kind):
     near(written_out(model)(**batch)["chinese"], model(**batch)["chinese"])
 
 
-def test_words_begin_as_large_as_places():
+def test_first_weights_are_as_large_as_the_width_wants_them():
     """Times sqrt(width) they have the variance of the paper's 3.4; places add one half."""
     model = EncoderDecoder(INPUTS, OUTPUTS, width=64)
     for placed in (model.encoder.placed, model.placed):
         assert float((placed.tokens.weight * 8).std()) == pytest.approx(1, abs=0.1)
     rotary = EncoderDecoder(INPUTS, OUTPUTS, width=64, positions="rotary")
     assert float(rotary.placed.tokens.weight.std()) == pytest.approx(0.02, abs=0.002)
+    query = rotary.blocks[0].cross.q.weight  # uniform within sqrt(6 / (64 + 64))
+    assert float(query.std()) == pytest.approx((2 / 128) ** 0.5, rel=0.05) and query.abs().max() <= (6 / 128) ** 0.5
 
 
 def test_learns_to_write_a_text_backwards():

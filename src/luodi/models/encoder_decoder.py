@@ -76,8 +76,7 @@ class EncoderDecoder(nn.Module):
         self.shape, self.read_axis = (layers, 2, kept, "held", width // heads), inputs[self.source].shape[0]
         self.reads = (self.source, *([self.mask] if self.mask else []))
         begin(self, layers)
-        for placed in (self.encoder.placed, self.placed):
-            placed.begin()
+        self._begin()
 
     @property
     def states(self) -> dict[str, tuple[Spec, str]]:
@@ -121,6 +120,15 @@ class EncoderDecoder(nn.Module):
             return [(layer[:, 0], layer[:, 1]) for layer in batch["memory"].unbind(1)]
         encoded = self.encoder(batch[self.source], self._mask(batch))
         return [cast(TransformerBlock, block).cross.read(encoded) for block in self.blocks]
+
+    def _begin(self) -> None:
+        """First weights as large as the width wants them (Glorot and Bengio 2010). With GPT-2's 0.02 what comes from
+        the source is so little that it takes hundreds of updates until it is looked at."""
+        for layer in self.modules():
+            if isinstance(layer, Placed):
+                layer.begin()
+            elif isinstance(layer, nn.Linear) and not layer.weight.is_meta:
+                nn.init.xavier_uniform_(layer.weight)
 
     def _mask(self, batch: dict[str, Tensor]) -> Tensor | None:
         return None if self.mask is None else batch[self.mask] > 0
