@@ -63,6 +63,15 @@ ANSWERS = {
     }
 }
 READER = {"text_transformer": {"layers": 1, "width": 16, "heads": 2, "context": 24}}
+NAMES = {
+    "translation": {
+        "inputs": {"english": {"text": {"tokens": "character", "length": 24}}},
+        "targets": {"chinese": {"text": {"tokens": "character", "length": 12, "at_least": 1}}},
+        "sampling": {"max_tokens": 6},
+        "translated": 8,
+    }
+}
+ENCODER_DECODER = {"encoder_decoder": {"layers": 1, "width": 16, "heads": 2, "kv_heads": 1, "context": 24}}
 MLP = {"mlp": {"hidden": [16]}}
 
 
@@ -203,6 +212,15 @@ def embedding_system(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> S
 def answers_system(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> System:
     source = kept_as_parquet(year_rows(200, 0), tmp_path_factory.mktemp("rows") / "years.parquet")
     return System("answers, text_transformer", ANSWERS, READER, source, open_source(source, cache))
+
+
+@pytest.fixture(scope="session")
+def translation_system(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> System:
+    """300 names of characters in English and in Chinese."""
+    rows = open_source({"sample": {"name": "cldr_pairs"}}, cache)
+    rows = Rows(rows.table.select(["english", "chinese"])).take(np.random.default_rng(0).permutation(len(rows))[:300])
+    source = kept_as_parquet(rows, tmp_path_factory.mktemp("rows") / "names.parquet")
+    return System("translation, encoder_decoder", NAMES, ENCODER_DECODER, source, open_source(source, cache))
 
 
 @pytest.fixture(scope="session")

@@ -134,6 +134,17 @@ def test_attention_arrays(kind):
     near(written_out(model)(**batch)["chinese"], model(**batch)["chinese"])
 
 
+def test_first_weights_are_as_large_as_the_width_wants_them():
+    """Times sqrt(width) they have the variance of the paper's 3.4; places add one half."""
+    model = EncoderDecoder(INPUTS, OUTPUTS, width=64)
+    for placed in (model.encoder.placed, model.placed):
+        assert float((placed.tokens.weight * 8).std()) == pytest.approx(1, abs=0.1)
+    rotary = EncoderDecoder(INPUTS, OUTPUTS, width=64, positions="rotary")
+    assert float(rotary.placed.tokens.weight.std()) == pytest.approx(0.02, abs=0.002)
+    query = rotary.blocks[0].cross.q.weight  # uniform within sqrt(6 / (64 + 64))
+    assert float(query.std()) == pytest.approx((2 / 128) ** 0.5, rel=0.05) and query.abs().max() <= (6 / 128) ** 0.5
+
+
 def test_learns_to_write_a_text_backwards():
     """Greedy, without teacher: what is written is the source from its end, of sources it never saw."""
     torch.default_generator.manual_seed(0)
@@ -198,6 +209,12 @@ def test_onnx_of_reading_and_writing(tmp_path: Path):
         (INPUTS, {"chinese": Spec(kind="category", shape=(V,), size=V)}, {}, "answers chinese"),
         (INPUTS, OUTPUTS, {"heads": 5}, "heads 5"),
         (INPUTS, OUTPUTS, {"context": 0}, "context 0"),
+        (
+            {**INPUTS, "english": SOURCE.model_copy(update={"most": 40})},
+            OUTPUTS,
+            {"context": 32, "positions": "learned"},
+            "texts to 40 tokens",
+        ),
     ],
 )
 def test_what_it_cannot_be_is_said(inputs, outputs, figures, told):

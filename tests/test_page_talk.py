@@ -132,6 +132,32 @@ def test_a_prompt_goes_on_on_a_phone(opened, tmp_path):
         visit.close()
 
 
+def test_a_text_is_written_from_another(opened, translation_system, tmp_path):
+    steps = ("split", {"train": {"epochs": 1}})
+    path = build(translation_system, tmp_path / "work", *steps).save(tmp_path / "names" / "bundle")
+    bundle = Bundle.load(path, check=False)
+    with served(path) as running:
+        visit = Visit(opened, running.address)
+        page = visit.page
+        assert page.locator("#ask-title").inner_text() == "Write a text"
+        page.locator("textarea").fill("red heart")
+        for rules in ({}, {"beams": 3}):
+            if rules:
+                page.locator(".sampling summary").click()
+                page.get_by_label("beams").fill("3")
+            with page.expect_response("**/predict"):
+                page.get_by_role("button", name="Write", exact=True).click()
+            page.wait_for_selector("#answer[data-state=answered][aria-busy=false]")
+            (answer,) = bundle.predictor()([bundle.task.read({"english": "red heart", **rules})])
+            assert visit.posted() == {"english": "red heart", **rules}
+            assert page.locator(".written").text_content() == answer["chinese"]["value"]
+        page.locator("#code summary").click()
+        said = page.locator("#snippet").inner_text()
+        assert '"english"' in said and "openai" not in said
+        keep(visit, "translation")
+        visit.close()
+
+
 def test_a_chat_on_a_phone(opened, chat):
     visit = Visit(opened, chat.address, is_mobile=True, has_touch=True, color_scheme="dark")
     page = visit.page

@@ -56,7 +56,12 @@ def _answer(predictor: Predictor, batch: list[Named]) -> int:
 def _only_input(bundle: Bundle, kind: str) -> str | None:
     """The input that a picture (kind image) or a bare text (kind tokens) stands for: the only one, if it is of that
     kind."""
-    specs = {name: spec for name, spec in bundle.task.inputs_specs().items() if spec.kind != "mask"}
+    needed = bundle.task.wire_schema()["request"].get("required")
+    specs = {
+        name: spec
+        for name, spec in bundle.task.inputs_specs().items()
+        if spec.kind != "mask" and (needed is None or name in needed)
+    }
     found = [name for name, spec in specs.items() if spec.kind == kind]
     return found[0] if len(specs) == 1 and found else None
 

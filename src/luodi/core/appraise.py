@@ -65,7 +65,7 @@ def _take(work: Work, before: Place, after: Place, last: bool) -> Evidence:
     task: Any = make("tasks", head["task"])
     better = dict(task.metrics())
     return one.model_copy(update={
-        "form": form, "measures": measures, "touched": share, "rows": result["rows"],
+        "form": form, "measures": measures, "headline": task.headline(), "touched": share, "rows": result["rows"],
         "records": file if result["rows"] else "", "machine": {**one.machine, "busy": result["busy"]},
         "words": one.words + words.told(measures, next(iter(better), None), better, share, "model"),
     })  # fmt: skip

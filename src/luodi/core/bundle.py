@@ -123,20 +123,32 @@ class Bundle:
 
     def signature(self) -> Signature:
         """The named arrays of the model, from the fitted task; and the states that the model carries from call to
-        call, which it tells as `states`: state input -> (its spec, the output that goes on with it)."""
+        call, which it tells as `states`: state input -> (its spec, the output that goes on with it).
+
+        A model that reads some inputs once for all calls tells which as `reads`, and what it makes of them as
+        `memories`: its forward then gives these of the `reads` alone, and takes them in their place.
+        """
         from luodi.core.predictor import HELD, START
 
         states: Mapping[str, tuple[Spec, str]] = getattr(self.model, "states", {})
+        memories: Mapping[str, Spec] = getattr(self.model, "memories", {})
         inputs, outputs = dict(self.task.inputs_specs()), dict(self.task.outputs_specs())
+        reading = None
+        if memories:
+            read = {name: inputs[name] for name in getattr(self.model, "reads", ())}
+            reading = Signature(inputs=read, outputs=dict(memories))
+            inputs = {name: spec for name, spec in inputs.items() if name not in read or spec.kind == "mask"}
+            inputs |= memories
         for name, (spec, after) in states.items():
             inputs[name] = outputs[after] = spec
             if HELD in spec.shape:
                 inputs[START] = Spec(kind="number", dtype="int64")
-        return Signature(inputs=inputs, outputs=outputs, state={name: after for name, (_, after) in states.items()})
+        state = {name: after for name, (_, after) in states.items()}
+        return Signature(inputs=inputs, outputs=outputs, state=state, reading=reading)
 
     def predictor(self, form: str | None = None, *, threads: int = 1) -> Predictor:
         """The task with a form's forward; `form` defaults to the serving one."""
-        from luodi.core.predictor import Predictor, TorchForward, from_empty
+        from luodi.core.predictor import Predictor, TorchForward, opened
 
         name = form or self.serving
         if name == "torch":
@@ -146,7 +158,7 @@ class Bundle:
 
         chosen = self.forms[name]
         runtime: Any = resolve("runtimes", chosen.kind)
-        forward = from_empty(runtime.open(chosen.folder, chosen.properties, threads), chosen.signature)
+        forward = opened(runtime, chosen.folder, chosen.properties, chosen.signature, threads)
         return Predictor(self.task, forward, chosen.signature)
 
     def save(self, path: Path) -> Path:

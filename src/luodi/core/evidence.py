@@ -47,6 +47,7 @@ class Evidence(BaseModel):
     number: int  # its place in the recipe, from 1
     form: str  # "torch", "onnx", "onnx-int8"...; "" while there is no model
     measures: dict[str, Measure] = {}  # "label.accuracy", "p50_ms", "p95_ms", "size_mb", "memory_mb", "process_mb"...
+    headline: int = 1  # how many metrics of the task, from the main one on, stand in the table
     touched: float | None = None  # share of the weights whose values or type the step changed
     rows: str = ""  # fingerprint of the examples it was scored on
     words: tuple[str, ...] = ()  # what the step changed, in words, what got worse included

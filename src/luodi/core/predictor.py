@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import nn
 
     from luodi.core.flow import Flow, Piece
+    from luodi.core.form import Runtime
     from luodi.core.spec import Arrays, Signature, Spec
     from luodi.core.task import Answer, Forward, Request, Task
+    from luodi.core.thing import Json
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,36 @@ class TorchForward:
 
 HELD = "held"  # the free axis of a state that grows: what is new is appended along it
 START = "start"  # how much of a growing state is real, for each row
+
+
+READING = "reading"  # the folder in a form's folder that holds what is done once for all steps
+
+
+def opened(
+    runtime: Runtime, folder: Path, properties: Mapping[str, Json], signature: Signature, threads: int
+) -> Forward:
+    """The forward over a form's files: states may be left out, and what is read once is read where it is not given."""
+    forward = from_empty(runtime.open(folder, properties, threads), signature)
+    if signature.reading is None:
+        return forward
+    return read_once(forward, runtime.open(folder / READING, properties, threads), signature)
+
+
+def read_once(forward: Forward, read: Forward, signature: Signature) -> Forward:
+    """A step's forward and the one that reads as one: it is given what is read, what was read, or what is read alone,
+    and then gives what it makes of it."""
+    reading = signature.reading
+    assert reading is not None
+
+    def joined(arrays: Arrays) -> Arrays:
+        if reading.outputs.keys() <= arrays.keys():
+            return forward(arrays)
+        made = read({name: arrays[name] for name in reading.inputs})
+        if arrays.keys() == reading.inputs.keys():
+            return made
+        return forward({**{name: array for name, array in arrays.items() if name in signature.inputs}, **made})
+
+    return joined
 
 
 def from_empty(forward: Forward, signature: Signature) -> Forward:

@@ -27,9 +27,14 @@ class Spec(BaseModel):
 
 
 class Signature(BaseModel):
-    """The named arrays of a form, and which state input each state output extends (`{"past": "new"}`)."""
+    """The named arrays of a form, and which state input each state output extends (`{"past": "new"}`).
+
+    `reading`: what is done once for all steps. Its outputs are inputs here, in the place of what it reads; a mask that
+    it reads is looked at in every step.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     inputs: dict[str, Spec]
     outputs: dict[str, Spec]
     state: dict[str, str] = {}
+    reading: Signature | None = None

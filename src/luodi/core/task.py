@@ -127,6 +127,10 @@ class Task(Thing):
         """Every metric and its better direction, the main one first."""
         raise NotImplementedError
 
+    def headline(self) -> int:
+        """How many of the metrics, from the main one on, stand in the table of the steps."""
+        return 1
+
     def wire_schema(self) -> dict[str, Json]:
         """JSON Schemas: {"request": ..., "answer": ...}."""
         raise NotImplementedError

@@ -11,18 +11,19 @@ from pydantic import Field, ValidationInfo, field_validator
 from luodi.core import catalog
 from luodi.core.bundle import Bundle
 from luodi.core.errors import LuodiError
-from luodi.core.form import TOLERANCE, Form, Runtime
-from luodi.core.predictor import TorchForward
+from luodi.core.form import TOLERANCE, Form, Runtime, Written
+from luodi.core.predictor import READING, TorchForward, opened
 from luodi.core.step import Facts, Step
 from luodi.core.thing import ImportPath, WrongThing
 from luodi.export.tracing.drift import flips, largest_drift
-from luodi.export.tracing.states import with_states
+from luodi.export.tracing.states import in_parts, with_states
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from luodi.core.run import Run
-    from luodi.core.spec import Arrays
+    from luodi.core.spec import Arrays, Signature
     from luodi.core.task import Task
     from luodi.core.thing import ModelConfig
 
@@ -77,9 +78,9 @@ class Export(Step):
         examples = with_states(examples, signature, run)
         torch_forward = TorchForward(bundle.model.to("cpu"))
         calibration = self._rows(bundle, "train", run) if static else None
-        written = runtime.write(torch_forward.model, examples, signature, folder, calibration)
+        written = _write(runtime, torch_forward, examples, signature, folder, calibration)
         runtime.beside(bundle.task, folder)
-        forward = runtime.open(folder, written.properties, run.threads)
+        forward = opened(runtime, folder, written.properties, signature, run.threads)
         drift = on_examples = largest_drift(torch_forward, forward, examples)
         self._refuse_drift(drift, written.arithmetic)
         if static:  # examples reach beyond the calibrated ranges, where a static form clips: held-out rows tell more
@@ -94,7 +95,8 @@ class Export(Step):
             properties=written.properties,
         )
         bundle.model.to(run.device)
-        sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        sizes = {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
         return bundle.with_form(name, form).noting(
             form=name, arithmetic=written.arithmetic, drift=drift, drift_on_examples=on_examples, bytes=sizes
         )
@@ -125,3 +127,19 @@ class Export(Step):
         count = self.calibration if rows is None else min(self.calibration, len(rows))
         arrays = bundle.task.encode(bundle.task.samples(rows, count, run.at(split)))
         return with_states(arrays, bundle.signature(), run.at(split))
+
+
+def _write(
+    runtime: Runtime, model: TorchForward, examples: Arrays, signature: Signature, folder: Path,
+    calibration: Arrays | None,
+) -> Written:  # fmt: skip
+    """Writes the model's files; what it does once for all steps is a graph of its own, in a folder inside."""
+    if signature.reading is None:
+        return runtime.write(model.model, examples, signature, folder, calibration)
+    (folder / READING).mkdir()
+    read, step = in_parts(examples, signature, model)
+    ranges = in_parts(calibration, signature, model) if calibration else (None, None)
+    first = runtime.write(model.model, read, signature.reading, folder / READING, ranges[0])
+    second = runtime.write(model.model, step, signature, folder, ranges[1])
+    assert first == second, "a runtime says the same of both parts"
+    return second

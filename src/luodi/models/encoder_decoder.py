@@ -21,9 +21,9 @@ class EncoderDecoder(nn.Module):
 
     Inputs are two tokens (batch, time) int64: the target, named as the output, and the source with its mask (1 at real
     tokens) if it is padded; logits (batch, time, vocabulary). `past` and `start` hold target tokens as in `gpt`.
-    `memory` (batch, layers, 2, kv_heads, source, head width), which `read` makes, stands for the source: it is read
-    once for all steps; the mask is given still. `first` puts norms before their layers, else after the sums. Raises
-    ValueError for other inputs.
+    `memory` (batch, layers, 2, kv_heads, source, head width), which `read` and a forward without a target make, stands
+    for the source: it is read once for all steps; the mask is given still. `first` puts norms before their layers, else
+    after the sums. Raises ValueError for other inputs.
     """
 
     def __init__(
@@ -51,6 +51,11 @@ class EncoderDecoder(nn.Module):
             raise ValueError(
                 f"encoder_decoder: layers {layers} and context {context} are at least 1, dropout {dropout} in [0, 1)"
             )
+        longest = max(inputs[name].most for name in (self.source, self.target))
+        if positions == "learned" and longest > context:
+            raise ValueError(
+                f"encoder_decoder: learned positions reach to context {context}, texts to {longest} tokens"
+            )
         _, kept = checked_heads(width, heads, kv_heads)
         self.turning, self.tied, size = turning_width(width, heads, positions), tied, outputs[self.target].size
         self.encoder = Reading(
@@ -69,7 +74,9 @@ class EncoderDecoder(nn.Module):
         if not tied:
             self.heads = nn.Linear(width, size, bias=False)
         self.shape, self.read_axis = (layers, 2, kept, "held", width // heads), inputs[self.source].shape[0]
+        self.reads = (self.source, *([self.mask] if self.mask else []))
         begin(self, layers)
+        self._begin()
 
     @property
     def states(self) -> dict[str, tuple[Spec, str]]:
@@ -88,6 +95,8 @@ class EncoderDecoder(nn.Module):
         return {"memory": torch.stack(pairs, dim=1).unflatten(1, (len(self.blocks), 2))}
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
+        if self.target not in batch:
+            return self.read(**batch)
         tokens, past, start = batch[self.target], batch.get("past"), batch.get("start")
         if past is not None and past.shape[4] == 0:
             past, start = None, None  # nothing is held: the fused way
@@ -111,6 +120,15 @@ class EncoderDecoder(nn.Module):
             return [(layer[:, 0], layer[:, 1]) for layer in batch["memory"].unbind(1)]
         encoded = self.encoder(batch[self.source], self._mask(batch))
         return [cast(TransformerBlock, block).cross.read(encoded) for block in self.blocks]
+
+    def _begin(self) -> None:
+        """First weights as large as the width wants them (Glorot and Bengio 2010). With GPT-2's 0.02 what comes from
+        the source is so little that it takes hundreds of updates until it is looked at."""
+        for layer in self.modules():
+            if isinstance(layer, Placed):
+                layer.begin()
+            elif isinstance(layer, nn.Linear) and not layer.weight.is_meta:
+                nn.init.xavier_uniform_(layer.weight)
 
     def _mask(self, batch: dict[str, Tensor]) -> Tensor | None:
         return None if self.mask is None else batch[self.mask] > 0

@@ -158,9 +158,10 @@ class Table:
 
 def table_of(evidence: Sequence[Evidence], measures: Sequence[str] | None = None) -> Table:
     """The table of some evidence and of the rivals that its end holds; `measures` names its columns, by default the
-    main metric, p50, size and memory."""
+    main metrics, p50, size and memory."""
     known = list(dict.fromkeys(name for row in evidence for name in row.measures))
-    chosen = measures or [*metrics(known)[:1], *(n for n in ("p50_ms", "size_mb", "memory_mb") if n in known)]
+    main = metrics(known)[: max((row.headline for row in evidence), default=1)]
+    chosen = measures or [*main, *(name for name in ("p50_ms", "size_mb", "memory_mb") if name in known)]
     lines = [Line(e.number, e.name, e.form, e.measures, e.words, e.rehearsal) for e in evidence]
     lines += [Line(e.number, e.name, e.form, e.measures, e.words, e.rehearsal, rival=True) for e in faced(evidence)]
     return Table(tuple(column_of(name, known) for name in chosen), tuple(lines))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def card(bundle: Bundle, *, name: str, digest: str, form: str, threads: int) -> dict[str, Any]:
-    """Name, digest and form; inputs and targets with their schemas; which text is written on, if one is; what the last
+    """Name, digest and form; inputs and targets with their schemas; which text is written, if one is; what the last
     evidence of this form measured."""
     evidence = last_evidence(bundle, form)
     writer = writer_of(bundle.task, name, digest)
@@ -29,7 +29,7 @@ def card(bundle: Bundle, *, name: str, digest: str, form: str, threads: int) -> 
         "task": next(iter(dump(bundle.task))),
         "inputs": _columns(bundle.task.wire_schema()["request"], _kinds(bundle.task.inputs_specs())),
         "targets": _columns(bundle.task.wire_schema()["answer"], _kinds(bundle.task.outputs_specs())),
-        "writes": writer and {"column": writer.column, "messages": writer.talks},
+        "writes": writer and {"column": writer.given, "answer": writer.column, "messages": writer.talks},
         "steps": [one.name for one in bundle.evidence if one.step is not None],
         "metrics": bundle.task.metrics(),
         "measures": _measures(evidence, bundle.task) if evidence else [],

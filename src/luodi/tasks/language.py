@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import exp, log
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import ValidationError, field_validator
+from pydantic import field_validator
 
 from luodi.core.errors import BadRequest, LuodiError, nearest
 from luodi.core.flow import MOST
 from luodi.core.spec import Arrays, Signature, Spec
 from luodi.core.task import Answer, Exam, Forward, Request, Task
-from luodi.core.thing import Json, Slot, WrongThing, problems_of
+from luodi.core.thing import Json, Slot, WrongThing
 from luodi.fields.text import AXIS, Text
-from luodi.tasks.generation import dialogue
+from luodi.tasks.generation import dialogue, likelihood, rules
 from luodi.tasks.generation.flow import Generation
 from luodi.tasks.generation.sampling import Sampling
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from luodi.core.rows import Rows
     from luodi.core.run import Run
 
-KEPT = 2**24  # numbers of golden logits that are kept; of a large vocabulary, those of a few places
 WRITTEN = 16  # tokens of a representative request
 
 
@@ -95,21 +93,21 @@ class Language(Task):
         given = [key for key in inputs if key in wire]
         if len(given) != 1:
             raise BadRequest(self.name, "missing: the text to go on from" if not given else "is there beside messages")
-        rules = self._rules({key: wire[key] for key in wire if key not in given})
+        chosen = rules.given(self.sampling, wire)
         if given != [self.name]:
             assert self.template is not None
-            return self._dialogue(dialogue.turns_of(wire["messages"], self.text, self.template), rules)
+            return self._dialogue(dialogue.turns_of(wire["messages"], self.text, self.template), chosen)
         try:
             text = self.text.read(wire[self.name])
         except BadRequest as error:
             raise BadRequest(self.name, error.message) from error
-        return self._request(text, rules)
+        return self._request(text, chosen)
 
     def write(self, request: Request) -> Json:
-        rules = request["rules"].model_dump(mode="json")
+        said = request["rules"].model_dump(mode="json")
         if "messages" in request:
-            return {"messages": request["messages"], **rules}
-        return {self.name: request["text"], **rules}
+            return {"messages": request["messages"], **said}
+        return {self.name: request["text"], **said}
 
     def encode(self, requests: Sequence[Request]) -> Arrays:
         arrays = self.text.padded([request["prompt"] for request in requests])
@@ -118,8 +116,8 @@ class Language(Task):
     def rows_to_requests(self, rows: Rows) -> list[Request]:
         """Whole texts: nothing is written on."""
         self._check(rows)
-        rules = self.sampling.model_copy(update={"max_tokens": 0})
-        return [self._request(text, rules) for text in self._texts(rows)]
+        read = self.sampling.model_copy(update={"max_tokens": 0})
+        return [self._request(text, read) for text in self._texts(rows)]
 
     def truth(self, rows: Rows) -> Arrays:
         return {}  # the next tokens are in the inputs
@@ -127,13 +125,8 @@ class Language(Task):
     def loss(
         self, model: nn.Module, batch: Mapping[str, Tensor], truth: Mapping[str, Tensor]
     ) -> Mapping[str, tuple[Tensor, Tensor, float]]:
-        from torch.nn import functional
-
-        ids, mask = batch[self.name], batch[f"{self.name}_mask"]
-        logits = model(**batch)[self.name][:, :-1]
-        there = mask[:, 1:].to(logits.dtype)
-        losses = functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-        return {self.name: ((losses.view(there.shape) * there).sum(1), there.sum(1), 1.0)}
+        sums = likelihood.losses(model(**batch)[self.name], batch[self.name], batch[f"{self.name}_mask"])
+        return {self.name: (*sums, 1.0)}
 
     def decode(self, outputs: Arrays) -> list[Answer]:
         """What is likeliest after each place that the outputs hold."""
@@ -142,12 +135,7 @@ class Language(Task):
         return [{self.name: {"value": cutter.text(ids.tolist()), "tokens": len(ids)}} for ids in best]
 
     def kept(self, outputs: Arrays) -> Arrays:
-        logits = outputs[self.name]
-        most = max(2, KEPT // max(logits.shape[0] * logits.shape[2], 1))
-        if logits.shape[1] <= most:
-            return outputs
-        places = np.linspace(0, logits.shape[1] - 1, most).astype(np.int64)
-        return {**outputs, self.name: logits[:, places]}
+        return likelihood.kept(outputs, self.name)
 
     def flow(self, forward: Forward, signature: Signature | None) -> Generation:
         return Generation(self.name, self.text, forward, signature)
@@ -156,17 +144,17 @@ class Language(Task):
         if rows is None or not len(rows):
             return self.examples(count, run.seed_for("samples"))
         order = np.resize(run.dice("samples").permutation(len(rows)), count)
-        rules = self.sampling.model_copy(update={"max_tokens": min(WRITTEN, self.sampling.max_tokens)})
-        return [self._request(text[: len(text) // 2], rules) for text in self._texts(rows.take(order))]
+        short = self.sampling.model_copy(update={"max_tokens": min(WRITTEN, self.sampling.max_tokens)})
+        return [self._request(text[: len(text) // 2], short) for text in self._texts(rows.take(order))]
 
     def examples(self, count: int, seed: int) -> list[Request]:
-        most = max(4, min(self.text.length, KEPT // max(count * self.text.cutter.size, 1)))
+        most = max(4, min(self.text.length, likelihood.KEPT // max(count * self.text.cutter.size, 1)))
         short = self.text.model_copy(update={"length": min(most, 64)})
-        rules = Sampling(max_tokens=8, seed=seed % 2**63)
-        found = [self._request(text, rules) for text in short.example(count, seed)]
+        few = Sampling(max_tokens=8, seed=seed % 2**63)
+        found = [self._request(text, few) for text in short.example(count, seed)]
         made: list[Request] = [{**request, "prompt": request["prompt"][:most]} for request in found]
         turns = dialogue.example(seed, self.template, self.text) if self.template else None
-        return [*made[:-1], self._dialogue(turns, rules)] if turns else made
+        return [*made[:-1], self._dialogue(turns, few)] if turns else made
 
     def examine(self, predict: Predictor, rows: Rows | None, seconds: float) -> Exam:
         if rows is None or not len(rows):
@@ -176,56 +164,30 @@ class Language(Task):
             part = rows.take(np.arange(start, min(start + MOST, len(rows))))
             requests = self.rows_to_requests(part)
             arrays = self.encode(requests)
-            sums = _scored(predict.forward(arrays)[self.name], arrays[self.name], arrays[f"{self.name}_mask"])
+            sums = likelihood.scored(predict.forward(arrays)[self.name], arrays[self.name], arrays[f"{self.name}_mask"])
             sizes = [len(request["text"].encode()) for request in requests]
             found.append(np.column_stack([*sums, sizes]))
             if perf_counter() - began >= seconds:
                 break
         table = np.concatenate(found)
-        columns = {f"{self.name}.{part}": table[:, at] for at, part in enumerate(("loss", "right", "tokens", "bytes"))}
+        columns = {f"{self.name}.{part}": table[:, at] for at, part in enumerate(likelihood.PARTS)}
         return Exam(rows.ids[: len(table)], columns)
 
     def score(self, exam: Exam) -> dict[str, float]:
-        sums = {part: float(exam.columns[f"{self.name}.{part}"].sum()) for part in ("loss", "right", "tokens", "bytes")}
-        tokens = sums["tokens"] or float("nan")
-        loss = sums["loss"] / tokens
-        found = {
-            "loss": loss,
-            "perplexity": exp(loss) if loss < 700 else float("inf"),
-            "bits_per_byte": sums["loss"] / log(2) / (sums["bytes"] or float("nan")),
-            "accuracy": sums["right"] / tokens,
-        }
-        return {f"{self.name}.{metric}": value for metric, value in found.items()}
+        columns = {part: exam.columns[f"{self.name}.{part}"] for part in likelihood.PARTS}
+        return {f"{self.name}.{metric}": value for metric, value in likelihood.values(columns).items()}
 
     def metrics(self) -> dict[str, Literal["higher", "lower"]]:
-        ways: dict[str, Literal["higher", "lower"]] = {
-            "loss": "lower", "perplexity": "lower", "bits_per_byte": "lower", "accuracy": "higher",
-        }  # fmt: skip
-        return {f"{self.name}.{metric}": way for metric, way in ways.items()}
+        return {f"{self.name}.{metric}": way for metric, way in likelihood.BETTER.items()}
 
     def wire_schema(self) -> dict[str, Json]:
-        rules = Sampling.model_json_schema()["properties"]
-        own = self.sampling.model_dump(mode="json")
-        rules = {
-            name: {**{key: part[key] for key in part if key != "title"}, "default": own[name]}
-            for name, part in rules.items()
-        }
-        answer = {
-            "type": "object",
-            "properties": {
-                "value": {"type": "string"},
-                "tokens": {"type": "integer"},
-                "read": {"type": "integer"},
-                "finish": {"type": "string", "enum": ["end", "stop", "length"]},
-            },
-            "required": ["value", "tokens", "read", "finish"],
-        }
         inputs = {self.name: self.text.wire_schema(), **({"messages": dialogue.SCHEMA} if self.template else {})}
         one = {"required": [self.name]} if len(inputs) == 1 else {"oneOf": [{"required": [name]} for name in inputs]}
+        properties = {**inputs, **rules.schema(self.sampling)}
         return {
-            "request": {"type": "object", "properties": {**inputs, **rules}, **one, "additionalProperties": False},
-            "answer": {"type": "object", "properties": {self.name: answer}, "required": [self.name]},
-        }  # fmt: skip
+            "request": {"type": "object", "properties": properties, **one, "additionalProperties": False},
+            "answer": {"type": "object", "properties": {self.name: rules.ANSWER}, "required": [self.name]},
+        }
 
     def _request(self, text: str, rules: Sampling) -> dict[str, Any]:
         return {"text": text, "rules": rules, "prompt": self._prompt(text, whole=rules.max_tokens == 0)}
@@ -249,15 +211,6 @@ class Language(Task):
         room = field.length - len(before) - 1
         return [*before, *ids[max(len(ids) - room, 0) :]] or [cutter.blank]
 
-    def _rules(self, given: Mapping[str, Any]) -> Sampling:
-        if not given:
-            return self.sampling
-        try:
-            return Sampling.model_validate({**self.sampling.model_dump(), **given})
-        except ValidationError as error:
-            at, what = problems_of(error, Sampling)[0]
-            raise BadRequest(".".join(map(str, at)), what) from error
-
     def _texts(self, rows: Rows) -> list[str]:
         found: list[str] = []
         for cell in rows.cells(self.name):
@@ -270,13 +223,3 @@ class Language(Task):
     def _check(self, rows: Rows) -> None:
         if self.name not in rows.columns:
             raise LuodiError(f"the data have no column {self.name!r}; {nearest(self.name, rows.columns)}")
-
-
-def _scored(logits: np.ndarray, ids: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(summed losses, tokens foretold, tokens) of each row; the first token of a text is given."""
-    logits, truth, there = logits[:, :-1], ids[:, 1:], mask[:, 1:].astype(np.float64)
-    best = logits.max(axis=2, keepdims=True) if logits.shape[1] else logits
-    sums = np.log(np.exp(logits - best).sum(axis=2, dtype=np.float64)) + best[..., 0]
-    chosen = np.take_along_axis(logits, truth[..., None], axis=2)[..., 0]
-    right = (logits.argmax(axis=2) == truth) if logits.shape[1] else there
-    return ((sums - chosen) * there).sum(1), (right * there).sum(1), there.sum(1)

@@ -7,7 +7,7 @@ has a say in the figure; `zh-words` by the words of jieba. Texts are taken as th
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 from typing import Any, Literal
 
@@ -21,7 +21,15 @@ Truth = str | Sequence[str]  # one true text, or several that are equally right
 _UNSPACED = "\u3005-\u3007\u3040-\u312f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U000323af"
 UNSPACED = re.compile(rf"[{_UNSPACED}]")
 _CHARACTERS = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+|[^\w\s]|_")
+_ALONE = re.compile(rf"[{_UNSPACED}]")
 _ENGLISH = re.compile(r"[a-z0-9]+")
+
+
+def language_of(texts: Iterable[str]) -> Language:
+    """`zh` where more of the letters are of a script without spaces than of others, else `en`."""
+    found = [piece for text in texts for piece in _CHARACTERS.findall(text) if piece.isalnum()]
+    unspaced = sum(bool(_ALONE.match(piece)) for piece in found)
+    return "zh" if 2 * unspaced > len(found) else "en"
 
 
 def pieces(text: str, language: Language) -> list[str]:

@@ -29,6 +29,11 @@ class Placed(nn.Module):
             self.places = table(context, width)
         self.dropout = nn.Dropout(dropout)
 
+    def begin(self) -> None:
+        """First weights beside sinusoids: as large as these once they are multiplied, else places drown the words."""
+        if self.positions == "sinusoidal" and not self.tokens.weight.is_meta:
+            nn.init.normal_(self.tokens.weight, std=self.width**-0.5)
+
     def forward(self, tokens: Tensor, places: Tensor) -> Tensor:
         x = self.tokens(tokens)
         if self.positions == "learned":

@@ -23,11 +23,13 @@ LAST = event(b"[DONE]")
 
 @dataclass(frozen=True)
 class Writer:
-    """What the server knows of a task that writes texts on: `column` is the text's, `rules` are those of sampling."""
+    """What the server knows of a task that writes: `given` is the column of what it is asked, `column` of what it
+    writes (the same where a text goes on), `rules` are those of sampling."""
 
     task: Task
     name: str
     fingerprint: str
+    given: str
     column: str
     rules: tuple[str, ...]
     talks: bool  # whether a dialogue may take the text's place
@@ -40,8 +42,10 @@ def writer_of(task: Task, name: str, fingerprint: str) -> Writer | None:
     columns = [key for key, part in answers.items() if {"value", "finish"} <= set(part.get("properties", {}))]
     if len(answers) != 1 or len(columns) != 1 or columns[0] not in inputs:
         return None
-    rules = tuple(key for key in inputs if key not in (columns[0], "messages"))
-    return Writer(task, name, fingerprint, columns[0], rules, "messages" in inputs)
+    (column,), required = columns, schema["request"].get("required", [])
+    given = required[0] if len(required) == 1 else column
+    rules = tuple(key for key in inputs if key not in (given, column, "messages"))
+    return Writer(task, name, fingerprint, given, column, rules, "messages" in inputs)
 
 
 class Completions:

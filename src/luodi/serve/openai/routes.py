@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def add_routes(app: FastAPI, asked: Callable[[str, Manner], None], task: Task, name: str, fingerprint: str) -> None:
-    """/v1/models always; the completions where the task writes texts, the embeddings where it gives vectors."""
+    """/v1/models always; the completions where a text goes on, the embeddings where it becomes a vector."""
     writer = writer_of(task, name, fingerprint)
-    if writer is not None:
+    if writer is not None and writer.given == writer.column:
         asked("/v1/completions", Completions(writer, chat=False))
         asked("/v1/chat/completions", Completions(writer, chat=True))
     embedder = embedder_of(task, name)

@@ -57,7 +57,7 @@ export function snippet(about) {
     lines.push(`curl ${where} -F file=@picture.png`, "");
   }
   lines.push(`curl ${where} -H 'Content-Type: application/json' -d '${json}'`);
-  if (about.writes) lines.push("", ...openai(about));
+  if (about.writes && about.writes.answer === about.writes.column) lines.push("", ...openai(about));
   return lines.join("\n");
 }
 

@@ -1,4 +1,4 @@
-// A language model: a prompt that goes on, or a dialogue of many turns; the text appears as it is written.
+// A text that goes on, one written from another, or a dialogue of many turns; the text appears as it is written.
 import { sampling } from "./sampling.js";
 import { streamed } from "./stream.js";
 import { text } from "./text.js";
@@ -7,28 +7,29 @@ import { figure, make, say, whenSpoken } from "./words.js";
 const at = (id) => document.getElementById(id);
 
 export function talk(about, show, refuse) {
-  const { column, messages: chat } = about.writes;
-  const known = about.inputs.filter((one) => one.name !== column && one.name !== "messages");
+  const { column, answer, messages: chat } = about.writes;
+  const anew = column !== answer; // nothing goes on: a text is written from another
+  const known = about.inputs.filter((one) => ![column, answer, "messages"].includes(one.name));
   const prompt = text(about.inputs.find((one) => one.name === column));
   const rules = sampling(known);
   const paper = make("div", chat ? "turns" : "written");
-  const [stop, anew] = [button("stop"), button("anew")];
+  const [stop, again] = [button("stop"), button("anew")];
   let turns = [];
   let writing = null; // the AbortController of what is being written
 
   at("inputs").append(prompt.element, rules.element);
   at("targets").append(paper);
-  at("send-row").append(stop, ...(chat ? [anew] : []));
+  at("send-row").append(stop, ...(chat ? [again] : []));
   at("send-row").hidden = false;
   at("example").hidden = true;
   stop.disabled = true;
   document.querySelector("main").classList.toggle("chat", chat);
   whenSpoken(() => {
-    at("ask-title").textContent = say(chat ? "ask_chat" : "ask_prompt");
+    at("ask-title").textContent = say(chat ? "ask_chat" : anew ? "ask_text" : "ask_prompt");
     if (chat) at("answer").querySelector("h2").textContent = say("chat");
-    at("send").textContent = say(chat ? "send" : "write_on");
-    at("waiting").textContent = say(chat ? "empty_chat" : "empty_prompt");
-    [stop.textContent, anew.textContent] = [say("stop"), say("anew")];
+    at("send").textContent = say(chat ? "send" : anew ? "write" : "write_on");
+    at("waiting").textContent = say(chat ? "empty_chat" : anew ? "empty_written" : "empty_prompt");
+    [stop.textContent, again.textContent] = [say("stop"), say("anew")];
   });
 
   async function write() {
@@ -44,7 +45,7 @@ export function talk(about, show, refuse) {
     try {
       await streamed({ ...request, ...rules.value() }, writing.signal, (told) => {
         if (told.piece) {
-          last = told.piece[column];
+          last = told.piece[answer];
           piece.append(last.value);
           if (chat) paper.scrollTop = paper.scrollHeight;
         }
@@ -63,7 +64,7 @@ export function talk(about, show, refuse) {
   // Shows what was asked and a place for the answer; the request.
   function begin(asked) {
     if (!chat) {
-      paper.replaceChildren(make("span", "given", asked), make("span", "piece"));
+      paper.replaceChildren(...(anew ? [] : [make("span", "given", asked)]), make("span", "piece"));
       return { [column]: asked };
     }
     turns.push({ role: "user", content: asked });
@@ -89,12 +90,12 @@ export function talk(about, show, refuse) {
   }
 
   function busy(now) {
-    [at("send").disabled, stop.disabled, anew.disabled] = [now, !now, now];
+    [at("send").disabled, stop.disabled, again.disabled] = [now, !now, now];
     at("answer").setAttribute("aria-busy", String(now));
   }
 
   stop.addEventListener("click", () => writing?.abort());
-  anew.addEventListener("click", () => {
+  again.addEventListener("click", () => {
     turns = [];
     paper.replaceChildren();
     show("waiting");

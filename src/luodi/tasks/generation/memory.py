@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -55,6 +56,18 @@ class Memory:
             array[row] = array[last]
         self.lengths[row] = self.lengths[last]
         self.lengths.pop()
+
+    def take(self, rows: Sequence[int]) -> None:
+        """Goes on with these rows, in this order; one may be there several times."""
+        held = max(self.lengths, default=0)
+        self._reserve(len(rows), held)
+        same = next((at for at, row in enumerate(rows) if at != row), len(rows))  # up to here nothing moves
+        for name, array in self.arrays.items():
+            rest: list[Any] = [slice(None)] * (array.ndim - 1)
+            if name in self.axes:
+                rest[self.axes[name] - 1] = slice(0, held)
+            array[(slice(same, len(rows)), *rest)] = array[(list(rows[same:]), *rest)]
+        self.lengths = [self.lengths[row] for row in rows]
 
     def _inputs(self, rows: int, held: int, lengths: Sequence[int]) -> Arrays:
         found: dict[str, np.ndarray] = {}
