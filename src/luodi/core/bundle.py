@@ -126,7 +126,8 @@ class Bundle:
         call, which it tells as `states`: state input -> (its spec, the output that goes on with it).
 
         A model that reads some inputs once for all calls tells which as `reads`, and what it makes of them as
-        `memories`: its forward then gives these of the `reads` alone, and takes them in their place.
+        `memories`: its forward then gives these of the `reads` alone, and takes them in their place. Of a model that
+        says `one_by_one` a form takes one token a call.
         """
         from luodi.core.predictor import HELD, START
 
@@ -144,6 +145,8 @@ class Bundle:
             if HELD in spec.shape:
                 inputs[START] = Spec(kind="number", dtype="int64")
         state = {name: after for name, (_, after) in states.items()}
+        if getattr(self.model, "one_by_one", False):
+            inputs, outputs = ({name: _one(spec) for name, spec in side.items()} for side in (inputs, outputs))
         return Signature(inputs=inputs, outputs=outputs, state=state, reading=reading)
 
     def predictor(self, form: str | None = None, *, threads: int = 1) -> Predictor:
@@ -189,3 +192,9 @@ class Bundle:
 def weights_count(model: nn.Module) -> int:
     """Numbers held by the model: parameters and buffers."""
     return sum(int(np.prod(tensor.shape)) for tensor in model.state_dict().values())
+
+
+def _one(spec: Spec) -> Spec:
+    """The spec of one token, or of what is said of it."""
+    free = spec.kind in ("tokens", "mask") and spec.shape and isinstance(spec.shape[0], str)
+    return spec.model_copy(update={"shape": (1, *spec.shape[1:])}) if free else spec

@@ -77,6 +77,8 @@ def opened(
 ) -> Forward:
     """The forward over a form's files: states may be left out, and what is read once is read where it is not given."""
     forward = from_empty(runtime.open(folder, properties, threads), signature)
+    if one_by_one(signature):
+        forward = walked(forward, signature)
     if signature.reading is None:
         return forward
     return read_once(forward, runtime.open(folder / READING, properties, threads), signature)
@@ -97,6 +99,35 @@ def read_once(forward: Forward, read: Forward, signature: Signature) -> Forward:
         return forward({**{name: array for name, array in arrays.items() if name in signature.inputs}, **made})
 
     return joined
+
+
+def one_by_one(signature: Signature) -> bool:
+    """Whether a form takes one token of a text a call."""
+    return any(spec.kind == "tokens" and spec.shape == (1,) for spec in signature.inputs.values())
+
+
+def walked(forward: Forward, signature: Signature) -> Forward:
+    """A forward that takes texts of any length from one that takes a token a call: states are carried from one to the
+    next, and stay as they are where a row's mask has ended."""
+    steps = [name for name, spec in signature.inputs.items() if spec.shape == (1,) and spec.kind in ("tokens", "mask")]
+    masks = [name for name in steps if signature.inputs[name].kind == "mask"]
+
+    def whole(arrays: Arrays) -> Arrays:
+        rows, length = arrays[steps[0]].shape
+        states = {name: arrays.get(name, empty(signature.inputs[name], rows)) for name in signature.state}
+        said: list[Arrays] = []
+        for at in range(length):
+            now = {name: arrays[name][:, at : at + 1] for name in steps}
+            outputs = forward({**now, **states})
+            there = np.all([now[name] > 0 for name in masks], axis=0) if masks else np.ones((rows, 1), bool)
+            for name, after in signature.state.items():
+                kept = there.reshape(rows, *[1] * (states[name].ndim - 1))
+                states[name] = np.where(kept, outputs[after], states[name])
+            said.append({name: array for name, array in outputs.items() if name not in signature.state.values()})
+        joined = {name: np.concatenate([one[name] for one in said], axis=1) for name in said[0]}
+        return {**joined, **{after: states[name] for name, after in signature.state.items()}}
+
+    return whole
 
 
 def from_empty(forward: Forward, signature: Signature) -> Forward:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from luodi.core.predictor import HELD, START, empty
+from luodi.core.predictor import HELD, START, empty, one_by_one
 from luodi.core.spec import Arrays, Signature
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ def with_states(arrays: Arrays, signature: Signature, run: Run) -> Arrays:
     for name in signature.state:
         shape = empty(signature.inputs[name], rows, LENGTH).shape
         found[name] = dice.standard_normal(shape).astype(signature.inputs[name].dtype)
+    if one_by_one(signature):
+        found |= {name: array[:, :1] for name, array in arrays.items() if specs[name].shape == (1,)}
     if any(HELD in signature.inputs[name].shape for name in signature.state):
         for name, array in arrays.items():
             spec = specs[name]

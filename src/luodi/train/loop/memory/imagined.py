@@ -73,10 +73,12 @@ def recurrence_of(device: str) -> Generator[None]:
     def forward(self: nn.LSTM, input: Tensor, hx: Any = None) -> Any:
         if hx is not None or self.num_layers != 1 or self.bidirectional or self.proj_size or not self.batch_first:
             return whole(self, input, hx)
+        last = input.new_empty(1, len(input), self.hidden_size)
+        ends = (last, last)
         if not (self.training and torch.is_grad_enabled()):
-            return input.new_empty(*input.shape[:2], self.hidden_size), None
+            return input.new_empty(*input.shape[:2], self.hidden_size), ends
         states: Any = Layer.apply(input.transpose(0, 1).contiguous(), *self._flat_weights)
-        return states.transpose(0, 1), None
+        return states.transpose(0, 1), ends
 
     whole = nn.LSTM.forward
     if device == "cpu":
