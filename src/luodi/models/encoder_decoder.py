@@ -74,7 +74,6 @@ class EncoderDecoder(nn.Module):
         if not tied:
             self.heads = nn.Linear(width, size, bias=False)
         self.shape, self.read_axis = (layers, 2, kept, "held", width // heads), inputs[self.source].shape[0]
-        self.reads = (self.source, *([self.mask] if self.mask else []))
         begin(self, layers)
         self._begin()
 
@@ -82,6 +81,11 @@ class EncoderDecoder(nn.Module):
     def states(self) -> dict[str, tuple[Spec, str]]:
         """State input -> (its spec, the output that is appended to it along "held")."""
         return {"past": (Spec(kind="state", shape=self.shape), "new")}
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The inputs that are read once for all steps."""
+        return (self.source, *([self.mask] if self.mask else []))
 
     @property
     def memories(self) -> dict[str, Spec]:
