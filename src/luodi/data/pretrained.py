@@ -154,7 +154,9 @@ class Pretrained(Step):
         taken, left = filled(bundle.model, tensors, heads=whole)
         numbers = {name: tensor.numel() for name, tensor in bundle.model.state_dict().items()}
         share = sum(numbers[name] for name in taken) / max(sum(numbers.values()), 1)
-        lent = name_of(type(bundle.config)) in networks.TABLES and len(taken) == len(tensors)  # a table was all there is
+        lent = name_of(type(bundle.config)) in networks.TABLES and len(taken) == len(
+            tensors
+        )
         if (share < 0.5 and not lent) or (whole and left):
             raise LuodiError(
                 f"{self.weights} has {len(taken)} of the model's {len(numbers)} tensors, {share:.0%} "
