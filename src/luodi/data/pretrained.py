@@ -154,9 +154,8 @@ class Pretrained(Step):
         taken, left = filled(bundle.model, tensors, heads=whole)
         numbers = {name: tensor.numel() for name, tensor in bundle.model.state_dict().items()}
         share = sum(numbers[name] for name in taken) / max(sum(numbers.values()), 1)
-        lent = name_of(type(bundle.config)) in networks.TABLES and len(taken) == len(
-            tensors
-        )  # a table was all there is
+        table = name_of(type(bundle.config)) in networks.TABLES
+        lent = table and len(taken) == len(tensors)  # a table was all there is
         if (share < 0.5 and not lent) or (whole and left):
             raise LuodiError(
                 f"{self.weights} has {len(taken)} of the model's {len(numbers)} tensors, {share:.0%} "

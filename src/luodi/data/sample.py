@@ -67,6 +67,8 @@ class Sample(Step):
         assert bundle.data is not None
         rows = bundle.data[self.on]
         count = self.count if self.count is not None else round_half_up(len(rows) * (self.share or 1.0))
+        if run.rehearse:  # on a few rows, whatever the recipe will take of all
+            count = min(count, len(rows))
         if not 1 <= count <= len(rows):
             raise LuodiError(f"sample: {count} of {len(rows)} rows cannot be taken; set another `count` or `share`")
         column = None if self.how == "random" else label_column(bundle.task, rows, self.target, "sample: target")
