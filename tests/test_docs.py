@@ -24,7 +24,8 @@ RECIPE = ROOT / "recipes" / "digits.yaml"
 COOKBOOK = ROOT / "docs" / "cookbook"
 INDEX = COOKBOOK / "README.md"
 DELIVERED = (
-    "M1 M2 M3 M4 M8 M11 M12 M23 S1 S2 S6 S8 D1 D2 D3 D4 D5 D6 D7 D11 E1 E2 E4 T5 T6 T7 T8 T9 T10 T12 T16 T17 T18 C1 C2 P5"
+    "M1 M2 M3 M4 M8 M11 M12 M23 S1 S2 S6 S8 D1 D2 D3 D4 D5 D6 D7 D11 E1 E2 E4 T5 T6 T7 T8 T9 T10 T12 T16 T17 T18 C1 C2 "
+    "P5"
 ).split()
 PAGES = [ROOT / "README.md", ROOT / "docs" / "tour.md", *sorted(set(COOKBOOK.glob("*.md")) - {INDEX})]
 TEXTS = [*PAGES, INDEX, ROOT / "README.zh-CN.md", ROOT / "CHANGELOG.md"]
