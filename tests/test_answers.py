@@ -406,8 +406,8 @@ def test_a_published_encoder_says_where_an_answer_is(tmp_path: Path) -> None:
                             unk_token="[UNK]").save_pretrained(tmp_path / "bert")  # fmt: skip
     inputs = {"question": {"text": {"tokens": "pretrained", "length": 6}},
               "context": {"text": {"tokens": "pretrained", "length": 30}}}  # fmt: skip
-    contexts = ["Ann, in 1972.", "Bob made the big red one."] * 4
-    rows = rows_of({"question": ["Who made it?"] * 8, "context": contexts, "answer": ["Ann", "Bob"] * 4})
+    contexts = [f"{'in ' * at} {name} made the big red one." for at in range(6) for name in ("Ann", "Bob")]
+    rows = rows_of({"question": ["Who made it?"] * 12, "context": contexts, "answer": ["Ann", "Bob"] * 6})
     source = kept_as_parquet(rows, tmp_path / "rows.parquet")
     task = {"answering": {"inputs": inputs, "overlap": 4}}
     system = System("spans", task, "pretrained_text", source, open_source(source, tmp_path))

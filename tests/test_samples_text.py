@@ -216,8 +216,8 @@ def test_questions_on_a_dictionary(cache: Path) -> None:
     for row in rows:
         assert row["context"].startswith(row["answer"], row["start"]) and row["entry"] in row["question"]
         assert row["answer"] not in row["question"] or len(row["answer"]) == 1
-    at = rows.column("entry").index("WebCrawler")
-    assert rows[at]["answer"] == "Brian Pinkerton" and rows[at]["question"] == "Who is behind WebCrawler?"
+    found = {row["relation"]: row["answer"] for row in rows if row["entry"] == "Fortran I"}
+    assert found == {"place": "IBM", "maker": "John Backus"}
 
 
 def test_entries_of_a_dictionary() -> None:
@@ -237,7 +237,7 @@ def test_entries_of_a_dictionary() -> None:
          {"maker": "Ann Ray and Jo van Dam", "place": "University of Oz", "year": "1971"}),
         ("Quux", "A language designed by A.J. Ray, Bo Coe and Jo Dam.", {}),  # a list is no short answer
         ("Quux", "The man who founded Nets in 1971.", {}),
-        ("Quux", "An extension of C++ written in Lisp. It was sold by No.", {"model": "C++", "language": "Lisp"}),
+        ("Quux", "An extension of C++, written in Lisp. It is sold by No.", {"model": "C++", "language": "Lisp"}),
         ("Quux", "A compiler for programs written in Lisp.", {}),
         ("Simple Mail Thing", "(SMT) A thing, described in RFC 821.", {"short": "SMT", "standard": "RFC 821"}),
         ("lion food", "(IBM) Middle management.", {}),
