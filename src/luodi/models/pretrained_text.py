@@ -39,18 +39,10 @@ class PretrainedText(nn.Module):
         names = texts_of(inputs, "pretrained_text")
         if len(names) != 1 or not 0 <= dropout < 1:
             raise ValueError(f"pretrained_text takes one text and a dropout in [0, 1), got {names} and {dropout}")
-        architecture, config = named(architecture, config, "pretrained_text")
-        refuse_foreign(config, "pretrained_text")
         self.text, self.pooling = names[0], pooling
-        network: Any = _encoder(architecture, config)
-        self.network, known = whole_state(network), network.config
-        if known.vocab_size < inputs[self.text].size:
-            raise ValueError(
-                f"pretrained_text: the texts have {inputs[self.text].size} tokens, the model knows "
-                f"{known.vocab_size}; they are not of one kind"
-            )
+        self.network, width = encoder_of(architecture, config, inputs[self.text].size, "pretrained_text")
         self.dropout = nn.Dropout(dropout)
-        self.heads = Heads(known.hidden_size, outputs)
+        self.heads = Heads(width, outputs)
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
         mask = batch[f"{self.text}_mask"]
@@ -58,6 +50,19 @@ class PretrainedText(nn.Module):
         states = self.network(input_ids=batch[self.text], attention_mask=seen).last_hidden_state
         found = mean_of(states, mask) if self.pooling == "mean" else states[:, 0]
         return self.heads(self.dropout(found))
+
+
+def encoder_of(architecture: str | None, config: dict[str, Any] | None, size: int, who: str) -> tuple[nn.Module, int]:
+    """(a text encoder of the library, the width of its states); ValueError unless it knows `size` tokens."""
+    architecture, config = named(architecture, config, who)
+    refuse_foreign(config, who)
+    network: Any = _encoder(architecture, config)
+    if network.config.vocab_size < size:
+        raise ValueError(
+            f"{who}: the texts have {size} tokens, the model knows {network.config.vocab_size}; they are not of one "
+            "kind"
+        )
+    return whole_state(network), network.config.hidden_size
 
 
 def _encoder(architecture: str, config: dict[str, Any]) -> nn.Module:
