@@ -62,7 +62,8 @@ class MergeLabels(Step):
         splits = {**bundle.data.splits, "all": rewritten(rows, column, after) if merged else rows}
         again = MergeLabels(labels=tuple(merged), into=self.into, target=column) if merged else self
         data = recorded(replace(bundle.data, splits=splits), again, run)
-        told = f"{len(merged)} labels with {sum(counts[label] for label in merged)} rows are now {self.into!r}"
+        told = f"{len(merged)} labels with {sum(counts[label] for label in merged):,} rows are now {self.into!r}"
+        told = told if merged else "no label is rare"
         notes: dict[str, Any] = {"labels": {"in": dict(counts), "out": dict(Counter(after))}, "told": [told]}
         return bundle.replace(data=data if merged else bundle.data).noting(**notes)
 

@@ -99,7 +99,7 @@ class PretrainedParts(Step):
         if found is not None:
             size = max(spec.size for spec in bundle.task.inputs_specs().values())
             tensors = networks.tensors_of(found, vars(bundle)["config"], size)
-            notes["text"] = _filled(model.words, tensors, found.source)
+            notes["text"] = _filled(model.words, tensors, vars(self.text)["weights"])
         return bundle.noting(parts=notes)
 
 

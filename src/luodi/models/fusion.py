@@ -17,12 +17,13 @@ from luodi.models.layers.reading import pooled
 class Fusion(nn.Module):
     """A picture and a text read together: a convolutional network, a Transformer, and what one tells the other.
 
-    `concatenation` puts the two vectors side by side; with `cross_attention` cells and tokens first look at each other
-    (co-attention, arXiv 1908.02265); with `modulation` the text scales and shifts the channels of the image network
-    (FiLM, arXiv 1709.07871), which alone answers. With one of the two inputs the same layers stand alone; numbers and
-    categories join before the heads. `depth` and `channels` are those of a resnet, `layers` of a text encoder from
-    scratch; `architecture` and `config` name one of the transformers library, which the step `pretrained_parts` fills
-    in. Both sides become vectors of `width`. Raises ValueError for two pictures, two texts, or neither.
+    `concatenation` puts the two vectors side by side, into one layer; with `cross_attention` cells and tokens first
+    look at each other (co-attention, arXiv 1908.02265); with `modulation` the text scales and shifts the channels of
+    the image network (FiLM, arXiv 1709.07871), which alone answers. With one of the two inputs the same layers stand
+    alone; numbers and categories join before the heads. `depth` and `channels` are those of a resnet, `layers` of a
+    text encoder from scratch; `architecture` and `config` name one of the transformers library, which the step
+    `pretrained_parts` fills in. Both sides become vectors of `width`. Raises ValueError for two pictures, two texts, or
+    neither.
     """
 
     def __init__(
@@ -42,14 +43,13 @@ class Fusion(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        if min(channels, width) < 1 or not 0 <= dropout < 1:
-            raise ValueError(f"fusion: channels {channels} and width {width} are at least 1, dropout {dropout} in 0..1")
+        if width < 1 or not 0 <= dropout < 1:
+            raise ValueError(f"fusion: width is at least 1, dropout in [0, 1), got {width} and {dropout}")
         self.picture, self.text = _sides(inputs)
         if self.picture is not None and self.text is not None:
             self.fuse = fuse
         else:
             self.fuse = "alone"
-        ends = 2 if self.fuse in ("concatenation", "cross_attention") else 1
         if self.picture is not None:
             told = width if self.fuse == "modulation" else 0
             self.image = ImageEncoder(inputs[self.picture], image, depth=depth, channels=channels, told=told)
@@ -60,31 +60,33 @@ class Fusion(nn.Module):
             )
             self.read, self.text_norm = nn.Linear(self.words.width, width), nn.LayerNorm(width)
         self.crossing = Crossing(width, heads, dropout) if self.fuse == "cross_attention" else None
+        if self.fuse in ("concatenation", "cross_attention"):
+            self.joined = nn.Sequential(nn.Linear(2 * width, width), nn.GELU())
         taken = (self.picture, self.text, f"{self.text}_mask")
         others = {name: spec for name, spec in inputs.items() if name not in taken}
         self.others = Gather(others) if others else None
         self.dropout = nn.Dropout(dropout)
-        self.heads = Heads(ends * width + (self.others.width if self.others else 0), outputs)
+        self.heads = Heads(width + (self.others.width if self.others else 0), outputs)
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
         if self.picture is None:
-            vectors = [self._text_vector(*self._tokens(batch))]
+            vector = self._text_vector(*self._tokens(batch))
         elif self.text is None:
-            vectors = [self._image_vector(self._cells(batch))]
+            vector = self._image_vector(self._cells(batch))
         else:
-            vectors = self._fused(batch)
+            vector = self._fused(batch)
         if self.others is not None:
-            vectors.append(self.others(batch))
-        return self.heads(self.dropout(vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=1)))
+            vector = torch.cat([vector, self.others(batch)], dim=1)
+        return self.heads(self.dropout(vector))
 
-    def _fused(self, batch: dict[str, Tensor]) -> list[Tensor]:
+    def _fused(self, batch: dict[str, Tensor]) -> Tensor:
         tokens, mask = self._tokens(batch)
         if self.fuse == "modulation":
-            return [self._image_vector(self._cells(batch, self._text_vector(tokens, mask)))]
+            return self._image_vector(self._cells(batch, self._text_vector(tokens, mask)))
         cells = self._cells(batch)
         if self.crossing is not None:
             cells, tokens = self.crossing(cells, tokens, mask)
-        return [self._image_vector(cells), self._text_vector(tokens, mask)]
+        return self.joined(torch.cat([self._image_vector(cells), self._text_vector(tokens, mask)], dim=1))
 
     def _cells(self, batch: dict[str, Tensor], told: Tensor | None = None) -> Tensor:
         """The picture as (batch, cells, width)."""

@@ -18,7 +18,7 @@ class ResNet(nn.Module):
     `depth` 18 and a `width` of 64 are the paper's ResNet-18, 11.2 million parameters without the heads; its tensors
     bear torchvision's names, whose `fc` is `heads.layers.0` here. `width` is the channels of the first layer, doubled
     in each of the next three. The `large` stem is that of ImageNet; for images of some 32 pixels take `small`. Raises
-    ValueError unless exactly one input is an image.
+    ValueError unless exactly one input is an image and `width` at least 8.
     """
 
     def __init__(
@@ -36,8 +36,8 @@ class ResNet(nn.Module):
         if len(images) != 1:
             told = ", ".join(f"{name} ({spec.kind})" for name, spec in inputs.items())
             raise ValueError(f"resnet takes one image, got {told}")
-        if width < 1 or not 0 <= dropout < 1:
-            raise ValueError(f"resnet: width {width} is at least 1, dropout {dropout} in [0, 1)")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"resnet: dropout is in [0, 1), got {dropout}")
         (self.image,) = images
         layers = residual_layers(int(inputs[self.image].shape[0]), depth, width, stem)
         self.names = list(layers)

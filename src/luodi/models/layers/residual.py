@@ -10,6 +10,9 @@ from luodi.models.layers.channels_last import ChannelsLast
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}  # blocks of the four layers by depth (table 1)
 
+# Below it torch 2.13 on a CPU writes past its memory in the gradient of a 1 x 1 convolution of stride 2, channels last.
+NARROWEST = 8
+
 Stem = Literal["large", "small"]
 
 
@@ -37,8 +40,10 @@ def residual_layers(channels: int, depth: Literal[18, 34], width: int, stem: Ste
     """Name -> layer, one after the other: `channels` of the image in, 8 x `width` out.
 
     The `large` stem halves the sides twice (7 x 7 and pooling), the `small` one, for images of some 32 pixels, not
-    at all (3 x 3, section 4.2); three of the four layers halve them again.
+    at all (3 x 3, section 4.2); three of the four layers halve them again. Raises ValueError for a width below 8.
     """
+    if width < NARROWEST:
+        raise ValueError(f"a residual network begins with {NARROWEST} channels at least, got {width}")
     large = stem == "large"
     found: dict[str, nn.Module] = {
         "conv1": nn.Conv2d(channels, width, 7 if large else 3, 2 if large else 1, 3 if large else 1, bias=False),
