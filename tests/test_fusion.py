@@ -225,6 +225,18 @@ def test_both_parts_hold_the_published_tensors(cache, tmp_path):
     assert again.predictor()(requests) == done.predictor()(requests)
 
 
+def test_folds_foresee_what_their_weights_bring(tmp_path):
+    """A plan knows tokenizer and network of a text that waits for them, also inside folds."""
+    path = text_folder("bert", tmp_path / "bert")
+    inner = {"pretrained_parts": {"text": str(path)}}
+    bundle = captions()
+    for step in (inner, {"folds": {"steps": [inner, "train"]}}):
+        made: Any = make("steps", step)
+        task, config = made.foresee(bundle.task, bundle.config, tmp_path)
+        assert task.inputs["text"].learned is not None and config.architecture == "BertModel"
+        assert config.image == "efficientnet_lite" and config.width == SMALL["width"]
+
+
 def test_weights_that_have_no_place_are_refused(tmp_path):
     bundle = captions()
     with pytest.raises(Refused, match="only the model fusion has parts, not constant"):

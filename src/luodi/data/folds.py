@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field, model_validator
 
 from luodi.core import records
+from luodi.core.check import foreseen
 from luodi.core.errors import LuodiError, nearest
 from luodi.core.run import ASIDE
 from luodi.core.step import Facts, Step
@@ -18,6 +19,8 @@ from luodi.data.folding.folds import Fold, folds_of
 from luodi.data.folding.members import Asked, asked, facts_of, in_turn, joined, summary
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from luodi.core.bundle import Bundle
     from luodi.core.outlook import Forecast, Outlook
     from luodi.core.rows import Rows
@@ -71,6 +74,9 @@ class Folds(Step):
     def objection(self, task: Task, config: ModelConfig | None) -> str | None:
         every = (one for steps in self._candidates().values() for one in steps)
         return next((said for one in every if (said := one.objection(task, config))), None)
+
+    def foresee(self, task: Task, config: ModelConfig | None, cache: Path) -> tuple[Task, ModelConfig | None] | None:
+        return foreseen(next(iter(self._candidates().values())), task, config, cache)
 
     def forecast(self, outlook: Outlook) -> Forecast | None:
         """As often as the steps are run; a fold's steps see (count - 1) / count of the rows."""
