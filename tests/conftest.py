@@ -39,6 +39,16 @@ REVIEWS = {
     }
 }
 BILSTM = {"bilstm": {"width": 8, "hidden": 8}}
+CAPTIONS = {
+    "supervised": {
+        "inputs": {
+            "image": {"image": {"size": 16, "channels": 1}},
+            "text": {"text": {"tokens": "character", "length": 16, "vocabulary": 100}},
+        },
+        "targets": {"label": "category"},
+    }
+}
+FUSION = {"fusion": {"fuse": "cross_attention", "channels": 8, "layers": 1, "width": 8, "heads": 2}}
 LANGUAGE = {
     "language": {
         "inputs": {"text": {"text": {"tokens": "character", "length": 24, "vocabulary": 200, "marks": True}}},
@@ -189,6 +199,21 @@ def reviews(cache: Path) -> Rows:
 def text_system(reviews: Rows, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> System:
     source = kept_as_parquet(reviews, tmp_path_factory.mktemp("rows") / "reviews.parquet")
     return System("texts, bilstm", REVIEWS, BILSTM, source, open_source(source, cache))
+
+
+@pytest.fixture(scope="session")
+def captions_system(small_digits: Rows, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> System:
+    """Digits, each with a sentence that tells something about it."""
+    import pyarrow as pa
+
+    digits = small_digits.take(range(400))
+    said = [
+        f"{'even 双' if int(label) % 2 == 0 else 'odd 单'} {place}"
+        for place, label in enumerate(digits.column("label"))
+    ]
+    rows = Rows(digits.table.append_column("text", pa.array(said, pa.string())))
+    source = kept_as_parquet(rows, tmp_path_factory.mktemp("rows") / "captions.parquet")
+    return System("images and texts, fusion", CAPTIONS, FUSION, source, open_source(source, cache))
 
 
 @pytest.fixture(scope="session")

@@ -75,6 +75,28 @@ def test_a_rival_is_in_the_table_with_the_paired_difference(compared: engine.Res
     assert all(one.change is None and one.verdict is None for one in weak.measures.values())
 
 
+def test_folds_are_compared_on_every_row_that_they_asked_about(
+    table_system: System, cache: Path, tmp_path: Path, quick: None
+) -> None:
+    """Each row of the training split once, by a model that had not seen it, in both recipes."""
+    from luodi.core import records
+
+    folds = {"folds": {"count": 2, "steps": [TRAIN]}}
+    recipe = recipe_of(table_system, {"weak": {"model": "constant", "steps": [folds]}, "plain": WEAK}, SPLIT, folds)
+    result = engine.run(recipe, out=tmp_path, cache=cache)
+    weak, plain = (result.evidence[-1].notes["against"][name] for name in ("weak", "plain"))
+    exams = [records.read(path) for path in sorted(result.folder.glob("steps/*/aside/folds.parquet"))]
+    assert len(exams) == 2 and sorted(exams[0].ids) == sorted(exams[1].ids)
+    trained = result.evidence[0].notes["rows"]["train"]
+    assert len(set(exams[0].ids)) == len(exams[0]) == trained
+    shares = [float(np.mean(one.columns["diagnosis.value"] == one.columns["diagnosis.truth"])) for one in exams]
+    found = weak["folds"]["diagnosis.accuracy"]
+    assert found["value"] == pytest.approx(max(shares)) and found["count"] == trained
+    assert found["change"]["value"] == pytest.approx(max(shares) - min(shares)) and found["verdict"] == "better"
+    assert weak["evidence"]["words"][1].startswith(f"in folds, {trained} rows: diagnosis.accuracy +")
+    assert "folds" not in plain and len(plain["evidence"]["words"]) == 1
+
+
 def test_equal_steps_are_not_done_twice(compared: engine.Result) -> None:
     steps = streamed(compared.folder, "events.against-longer.jsonl")
     assert [(one["name"], one["state"]) for one in steps] == [("split", "kept"), ("train", "run")]

@@ -8,6 +8,8 @@ import numpy as np
 
 from luodi.core.task import Exam
 
+FOLDS = "folds.parquet"  # what the step `folds` leaves aside: the answers to every row that was asked about
+
 
 def write(exam: Exam, path: Path) -> Path:
     """Writes an exam aside and renames it; two-dimensional columns become lists."""

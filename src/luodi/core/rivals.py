@@ -11,12 +11,14 @@ from luodi.core.evidence import RIVALS, Evidence, Measure, plain
 from luodi.core.folder import RunFolder
 from luodi.core.limits import Limits
 from luodi.core.recipe import Recipe
+from luodi.core.run import ASIDE
 from luodi.core.step import Step
 from luodi.core.thing import make
 from luodi.core.work import Place, Work
 
 if TYPE_CHECKING:
     from luodi.core.bundle import Bundle
+    from luodi.core.task import Exam
 
 SAID = "against the recipe without it: "
 
@@ -110,7 +112,8 @@ def noted(work: Work, whole: Place, ends: list[tuple[Other, Place]]) -> Place:
         if other.way == "without":
             evidence = tuple(_told(work, one, found) if one.name == other.name else one for one in evidence)
         else:
-            evidence = (*evidence[:-1], _faced(evidence[-1], other.name, end.evidence, found))
+            folds = in_folds(work, whole, end)
+            evidence = (*evidence[:-1], _faced(evidence[-1], other.name, end.evidence, found, folds))
     if evidence != whole.evidence:
         store.add(whole.path, evidence)
     return whole.with_evidence(evidence)
@@ -124,10 +127,32 @@ def effect(work: Work, whole: Place, other: Place) -> dict[str, Measure] | str:
     if mine.rows != theirs.rows:
         return "not comparable, other rows were held out"
     folder = work.folder.path / "records"
-    new, old = records.shared(records.read(folder / mine.records), records.read(folder / theirs.records))
+    found = _paired(work, whole, other, records.read(folder / mine.records), records.read(folder / theirs.records))
+    return found if found is not None else "not comparable, it is scored by other metrics"
+
+
+def in_folds(work: Work, whole: Place, other: Place) -> dict[str, Measure] | None:
+    """The same of every row that `folds` asked a model about which had not learned from it; None if not both did."""
+    mine, theirs = _asked(work, whole), _asked(work, other)
+    if mine is None or theirs is None or sorted(mine.ids) != sorted(theirs.ids):
+        return None
+    return _paired(work, whole, other, mine, theirs)
+
+
+def _asked(work: Work, place: Place) -> Exam | None:
+    for one in place.evidence:
+        path = work.folder.step(one.records.partition(".")[0]) / ASIDE / records.FOLDS
+        if "folds" in one.notes and path.is_file():
+            return records.read(path)
+    return None
+
+
+def _paired(work: Work, whole: Place, other: Place, mine: Exam, theirs: Exam) -> dict[str, Measure] | None:
+    """None where the two have no main metric in common."""
+    new, old = records.shared(mine, theirs)
     task, past = (_task(place) for place in (whole, other))
     if next(iter(task.metrics())) not in past.metrics():
-        return "not comparable, it is scored by other metrics"
+        return None
     better = dict(task.metrics())
     return statistics.bootstrap(
         lambda rows: task.score(new.take(rows)), lambda rows: past.score(old.take(rows)), len(new),
@@ -146,19 +171,28 @@ def _told(work: Work, one: Evidence, found: dict[str, Measure] | str) -> Evidenc
         return one.model_copy(update={"words": (*kept, SAID + found), "notes": {**one.notes, "effect": found}})
     better = dict(work.task.metrics())
     main = next(iter(better))
-    figures = {name: plain(measure) for name, measure in found.items()}
+    figures = _figures(found)
     said = SAID + words.quality(main, found[main], better)
     return one.model_copy(update={"words": (*kept, said), "notes": {**one.notes, "effect": figures}})
 
 
-def _faced(one: Evidence, name: str, theirs: tuple[Evidence, ...], found: dict[str, Measure] | str) -> Evidence:
+def _faced(one: Evidence, name: str, theirs: tuple[Evidence, ...], found: dict[str, Measure] | str,
+           folds: dict[str, Measure] | None) -> Evidence:  # fmt: skip
     """The last evidence with a rival in its notes: its steps, its own figures, and the difference to it."""
     end = theirs[-1]
-    said = found if isinstance(found, str) else words.against(name, *next(iter(found.items())))
-    figures = found if isinstance(found, str) else {metric: plain(measure) for metric, measure in found.items()}
-    row = end.model_copy(update={"words": (said,), "notes": {}, "name": name, "measures": _alone(end)})
-    kept = {"steps": [past.name for past in theirs], "evidence": plain(row), "difference": figures}
+    said = [found if isinstance(found, str) else words.against(name, *next(iter(found.items())))]
+    kept: dict[str, Any] = {"steps": [past.name for past in theirs], "difference": _figures(found)}
+    if folds:
+        main, measure = next(iter(folds.items()))
+        said.append(f"in folds, {measure.count:,} rows: {words.against(name, main, measure)}")
+        kept["folds"] = _figures(folds)
+    row = end.model_copy(update={"words": tuple(said), "notes": {}, "name": name, "measures": _alone(end)})
+    kept["evidence"] = plain(row)
     return one.model_copy(update={"notes": {**one.notes, RIVALS: {**one.notes.get(RIVALS, {}), name: kept}}})
+
+
+def _figures(found: dict[str, Measure] | str) -> Any:
+    return found if isinstance(found, str) else {metric: plain(measure) for metric, measure in found.items()}
 
 
 def _alone(one: Evidence) -> dict[str, Measure]:

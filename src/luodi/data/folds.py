@@ -7,15 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
+from luodi.core import records
+from luodi.core.check import foreseen
 from luodi.core.errors import LuodiError, nearest
+from luodi.core.run import ASIDE
 from luodi.core.step import Facts, Step
 from luodi.core.thing import ModelConfig, Slot
 from luodi.data.balancing.rows import MADE
 from luodi.data.columns.fields import labels_of, texts
 from luodi.data.folding.folds import Fold, folds_of
-from luodi.data.folding.members import asked, facts_of, in_turn, summary
+from luodi.data.folding.members import Asked, asked, facts_of, in_turn, joined, summary
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from luodi.core.bundle import Bundle
     from luodi.core.outlook import Forecast, Outlook
     from luodi.core.rows import Rows
@@ -30,7 +35,8 @@ class Folds(Step):
 
     k-fold, repeated, and nested: with `choices`, inner folds choose the best of them, and outer folds say what such a
     choice is worth. Held-out rows take no part; the validation rows are what early stopping looks at, in every fold.
-    Rows of one identity share a fold. A run that was killed goes on after the last whole fold.
+    Rows of one identity share a fold. A run that was killed goes on after the last whole fold. Rivals that have folds
+    too are compared on every row that was asked about.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"split"})
@@ -69,6 +75,9 @@ class Folds(Step):
         every = (one for steps in self._candidates().values() for one in steps)
         return next((said for one in every if (said := one.objection(task, config))), None)
 
+    def foresee(self, task: Task, config: ModelConfig | None, cache: Path) -> tuple[Task, ModelConfig | None] | None:
+        return foreseen(next(iter(self._candidates().values())), task, config, cache)
+
     def forecast(self, outlook: Outlook) -> Forecast | None:
         """As often as the steps are run; a fold's steps see (count - 1) / count of the rows."""
         from luodi.core.outlook import Forecast
@@ -92,18 +101,19 @@ class Folds(Step):
                 "put balance into the `steps` of folds"
             )
         count, repeat = (min(self.count, REHEARSED), 1) if run.rehearse else (self.count, self.repeat)
-        scores: list[Mapping[str, float]] = []
+        every: list[Asked] = []
         chosen: list[str] = []
         for again in range(repeat):
             for number, fold in enumerate(self._folds(bundle.task, rows, count, self.seed + again)):
                 name = self._best(bundle, rows.take(fold.learned), run.at("inner", again, number))
                 inside = run.at("fold", again, number, name)
-                scores.append(asked(bundle, rows, self._candidates()[name], fold, inside).scores)
+                every.append(asked(bundle, rows, self._candidates()[name], fold, inside))
                 chosen.append(name)
-                run.log("progress", {"done": len(scores), "total": count * repeat, "what": "folds"})
+                run.log("progress", {"done": len(every), "total": count * repeat, "what": "folds"})
         name = self._best(bundle, rows, run.at("inner"))
         done, notes = in_turn(bundle, self._candidates()[name], run.at("whole"))
-        found: dict[str, Any] = {"count": count, "repeat": repeat, "metrics": summary(scores)}
+        found: dict[str, Any] = {"count": count, "repeat": repeat, "metrics": summary([one.scores for one in every])}
+        records.write(joined(every[:count], done.task), run.out / ASIDE / records.FOLDS)
         if self.choices:
             found |= {"nested": self.nested, "chosen": chosen, "chosen_last": name}
         return done.noting(**{**notes, "folds": found, "told": self._told(found, bundle.task, notes)})

@@ -101,12 +101,16 @@ class Pretrained(Step):
             return bundles.with_its_tokens(task, donor, self.weights), config or theirs
         if kind in ("published", "unknown"):
             return task, config
-        path = kept_folder(self.weights, cache) if kind == "network" else Path(self.weights)
-        if kind == "hub" or path is None:
+        found = self.kept(cache)
+        if found is None:
             return None
-        found = folder.opened(str(path))
         whole = tokens.with_tokens(task, tokens.tokens_of(found), self.weights)
         return whole, networks.config_of(found, config, language=_is_language(task))
+
+    def kept(self, cache: Path) -> folder.Folder | None:
+        """The folder of a network if it is here; nothing is fetched."""
+        path = kept_folder(self.weights, cache) if _kind(self.weights) == "network" else Path(self.weights)
+        return None if path is None or not path.is_dir() else folder.opened(str(path))
 
     def __call__(self, bundle: Bundle, run: Run) -> Bundle:
         if _kind(self.weights) in ("network", "folder", "hub"):
@@ -124,7 +128,7 @@ class Pretrained(Step):
 
     def _from_folder(self, bundle: Bundle, run: Run) -> Bundle:
         """The tokens, the config and the weights of a model folder."""
-        found, language = self._folder(run), _is_language(bundle.task)
+        found, language = self.fetched(run), _is_language(bundle.task)
         task = tokens.with_tokens(bundle.task, tokens.tokens_of(found), self.weights)
         config = networks.config_of(found, bundle.config, language=language)
         bundle = bundle.replace(task=task, config=config).ready(run)
@@ -134,7 +138,7 @@ class Pretrained(Step):
         done = done.noting(model=name_of(type(config)), architecture=found.architecture)
         return done.noting(told=told) if told else done
 
-    def _folder(self, run: Run) -> folder.Folder:
+    def fetched(self, run: Run) -> folder.Folder:
         """The folder, fetched if need be, after the terms were told; raises LuodiError if it changed meanwhile."""
         kind = _kind(self.weights)
         if kind == "network":

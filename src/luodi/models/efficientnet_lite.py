@@ -39,7 +39,7 @@ class EfficientNetLite(nn.Module):
         others = {name: spec for name, spec in inputs.items() if name != self.image}
         self.others = Gather(others) if others else None
         height, width = (int(side) for side in inputs[self.image].shape[1:])
-        self.stages = _stages((height, width))
+        self.stages = stages((height, width))
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.heads = Heads(FEATURES + (self.others.width if self.others else 0), outputs)
@@ -54,10 +54,10 @@ class EfficientNetLite(nn.Module):
         return self.heads(self.dropout(vector))
 
 
-def _stages(sides: tuple[int, int]) -> nn.ModuleList:
+def stages(sides: tuple[int, int]) -> nn.ModuleList:
     """The stem, the seven stages of blocks, the last convolution; paddings follow from the image's sides."""
     stem = Filtered(3, STEM, 3, 2, sides)
-    stages: list[nn.Module] = [nn.Sequential(stem, ChannelsLast())]
+    found: list[nn.Module] = [nn.Sequential(stem, ChannelsLast())]
     sides, channels = stem.sides, STEM
     for kernel, stride, widening, after, count in STAGES:
         blocks: list[nn.Module] = []
@@ -65,6 +65,6 @@ def _stages(sides: tuple[int, int]) -> nn.ModuleList:
             block = Inverted(channels, after, kernel, stride if place == 0 else 1, widening, sides)
             sides, channels = block.sides, after
             blocks.append(block)
-        stages.append(nn.Sequential(*blocks))
-    stages.append(Filtered(channels, FEATURES, 1, 1, sides))
-    return nn.ModuleList(stages)
+        found.append(nn.Sequential(*blocks))
+    found.append(Filtered(channels, FEATURES, 1, 1, sides))
+    return nn.ModuleList(found)

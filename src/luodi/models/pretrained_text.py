@@ -43,16 +43,8 @@ class PretrainedText(nn.Module):
         names = texts_of(inputs, "pretrained_text")
         if len(names) != 1 or not 0 <= dropout < 1:
             raise ValueError(f"pretrained_text takes one text and a dropout in [0, 1), got {names} and {dropout}")
-        architecture, config = named(architecture, config, "pretrained_text")
-        refuse_foreign(config, "pretrained_text")
         self.text, self.pooling = names[0], pooling
-        network: Any = _encoder(architecture, config)
-        self.network, known = whole_state(network), network.config
-        if known.vocab_size < inputs[self.text].size:
-            raise ValueError(
-                f"pretrained_text: the texts have {inputs[self.text].size} tokens, the model knows "
-                f"{known.vocab_size}; they are not of one kind"
-            )
+        self.network, known = encoder_of(architecture, config, inputs[self.text].size, "pretrained_text")
         self.dropout = nn.Dropout(dropout)
         self.parts = f"{self.text}_part" in inputs and getattr(known, "type_vocab_size", 0) > 1
         self.spans = are_spans(outputs)
@@ -81,6 +73,19 @@ class _Same(nn.Module):
 
     def forward(self, vector: Tensor) -> dict[str, Tensor]:
         return {self.name: vector}
+
+
+def encoder_of(architecture: str | None, config: dict[str, Any] | None, size: int, who: str) -> tuple[nn.Module, Any]:
+    """(a text encoder of the library, its config); ValueError unless it knows `size` tokens."""
+    architecture, config = named(architecture, config, who)
+    refuse_foreign(config, who)
+    network: Any = _encoder(architecture, config)
+    if network.config.vocab_size < size:
+        raise ValueError(
+            f"{who}: the texts have {size} tokens, the model knows {network.config.vocab_size}; they are not of one "
+            "kind"
+        )
+    return whole_state(network), network.config
 
 
 def _encoder(architecture: str, config: dict[str, Any]) -> nn.Module:

@@ -18,7 +18,7 @@ from luodi.core.rows import Rows
 from luodi.core.run import Run
 from luodi.core.source import Data
 from luodi.core.step import Facts, Step
-from luodi.core.task import Exam
+from luodi.core.task import Exam, Task
 from luodi.core.thing import dump
 from luodi.data.columns.fields import fields, kind
 from luodi.data.folding.folds import Fold
@@ -90,6 +90,23 @@ def asked(bundle: Bundle, rows: Rows, steps: Sequence[Step], fold: Fold, run: Ru
         atomic.write_json(note, {"scores": scores, "labels": labels})
     said = atomic.read_json(note)
     return Asked(records.read(path), said["scores"], said["labels"])
+
+
+def joined(found: Sequence[Asked], task: Task) -> Exam:
+    """The exams of all folds as one; probabilities stand in the order of this task's labels, 0 for those that a fold
+    did not know."""
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in found[0].exam.columns}
+    for one in found:
+        for name, values in one.exam.columns.items():
+            target, _, part = name.rpartition(".")
+            if part == "probabilities" and target in one.labels:
+                known = list(vars(fields(task, "targets")[target])["values"])
+                whole = np.zeros((len(values), len(known)), values.dtype)
+                whole[:, [known.index(label) for label in one.labels[target]]] = values
+                values = whole
+            columns[name].append(values)
+    ids = np.concatenate([np.asarray(one.exam.ids, object) for one in found])
+    return Exam(ids, {name: np.concatenate(parts) for name, parts in columns.items()})
 
 
 def _identity(bundle: Bundle, rows: Rows, steps: Sequence[Step], fold: Fold, run: Run) -> str:
