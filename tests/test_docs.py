@@ -44,7 +44,6 @@ NOT_RUN = {
     ("docs/cookbook/reviews.md", "$ luodi run recipes/reviews_en.yaml"): "they download 213 MB and train for minutes",
     ("docs/cookbook/translation.md", "$ luodi run recipes/translate_names.yaml"): "it trains for minutes",
     ("docs/cookbook/stamps.md", "$ luodi run recipes/stamps.yaml"): "it downloads 262 MB and trains for minutes",
-    ("docs/cookbook/stamps.md", "$ luodi run recipes/stamps_folds.yaml"): "it trains for half an hour",
     ("docs/cookbook/gpt.md", "$ luodi run recipes/gpt_shakespeare.yaml"): "it trains for minutes",
     ("docs/cookbook/answers.md", "$ luodi run recipes/answers.yaml"): "it downloads 86 MB and trains for minutes",
     ("docs/cookbook/embeddings.md", "$ luodi run recipes/embeddings.yaml"): "it downloads 92 MB and trains for minutes",

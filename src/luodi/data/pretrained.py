@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import model_validator
 
@@ -15,6 +15,7 @@ from luodi.core.step import Step
 from luodi.core.thing import ModelConfig
 from luodi.data.pretraining import bundles, folder, networks, tokens
 from luodi.data.pretraining.filling import filled
+from luodi.data.pretraining.kinds import OWNED, kind_of
 from luodi.data.samples.networks import NETWORKS, folder_of, kept_folder, terms_of
 from luodi.data.samples.weights import WEIGHTS, tensors_of
 
@@ -24,16 +25,6 @@ if TYPE_CHECKING:
     from luodi.core.bundle import Bundle
     from luodi.core.run import Run
     from luodi.core.task import Task
-
-# Names of the hub from before names had owners, which the hub itself still leads on.
-OWNED = {
-    **{f"bert-base-{kind}": f"google-bert/bert-base-{kind}"
-       for kind in ("chinese", "uncased", "cased", "multilingual-cased")},
-    "distilbert-base-uncased": "distilbert/distilbert-base-uncased",
-    "roberta-base": "FacebookAI/roberta-base", "xlm-roberta-base": "FacebookAI/xlm-roberta-base",
-    "gpt2": "openai-community/gpt2",
-}  # fmt: skip
-Kind = Literal["published", "network", "bundle", "folder", "hub", "unknown"]
 
 
 class Pretrained(Step):
@@ -62,17 +53,17 @@ class Pretrained(Step):
             given = {**given, "weights": OWNED[path]}
         if not isinstance(path, str) or given.get("digest") is not None:
             return given
-        kind = _kind(path)
+        kind = kind_of(path)
         if kind == "bundle":
             return {**given, "digest": store.peek(Path(path))["digest"]}
         return {**given, "digest": folder.digest_of(Path(path))} if kind == "folder" else given
 
     def packages(self) -> Mapping[str, str]:
-        texts = _kind(self.weights) in ("network", "folder", "hub")
+        texts = kind_of(self.weights) in ("network", "folder", "hub")
         return {"transformers": "hub", "tokenizers": "text"} if texts else {}
 
     def objection(self, task: Task, config: ModelConfig | None) -> str | None:
-        kind = _kind(self.weights)
+        kind = kind_of(self.weights)
         name = name_of(type(config)) if config is not None else None
         if kind in ("network", "folder", "hub"):
             language = _is_language(task)
@@ -95,7 +86,7 @@ class Pretrained(Step):
         return (about, *([known.terms] if known.terms else []))
 
     def foresee(self, task: Task, config: ModelConfig | None, cache: Path) -> tuple[Task, ModelConfig | None] | None:
-        kind = _kind(self.weights)
+        kind = kind_of(self.weights)
         if kind == "bundle":
             donor, theirs = bundles.told(self.weights)
             return bundles.with_its_tokens(task, donor, self.weights), config or theirs
@@ -109,11 +100,11 @@ class Pretrained(Step):
 
     def kept(self, cache: Path) -> folder.Folder | None:
         """The folder of a network if it is here; nothing is fetched."""
-        path = kept_folder(self.weights, cache) if _kind(self.weights) == "network" else Path(self.weights)
+        path = kept_folder(self.weights, cache) if kind_of(self.weights) == "network" else Path(self.weights)
         return None if path is None or not path.is_dir() else folder.opened(str(path))
 
     def __call__(self, bundle: Bundle, run: Run) -> Bundle:
-        if _kind(self.weights) in ("network", "folder", "hub"):
+        if kind_of(self.weights) in ("network", "folder", "hub"):
             return self._from_folder(bundle, run)
         donor, tensors = self._donor(run)
         if donor is not None:
@@ -140,7 +131,7 @@ class Pretrained(Step):
 
     def fetched(self, run: Run) -> folder.Folder:
         """The folder, fetched if need be, after the terms were told; raises LuodiError if it changed meanwhile."""
-        kind = _kind(self.weights)
+        kind = kind_of(self.weights)
         if kind == "network":
             if terms_of(self.weights):
                 run.log("note", {"text": terms_of(self.weights)})
@@ -186,19 +177,6 @@ class Pretrained(Step):
             return {"mean": known.mean, "std": known.std}
         found = list(bundles.pictures_of(donor.task).values())
         return found[0] if found else {}
-
-
-def _kind(weights: str) -> Kind:
-    if weights in WEIGHTS:
-        return "published"
-    if weights in NETWORKS:
-        return "network"
-    if bundles.is_bundle(weights):
-        return "bundle"
-    if folder.is_folder(weights):
-        return "folder"
-    hub = weights.count("/") == 1 and not weights.startswith((".", "/", "~")) and not Path(weights).exists()
-    return "hub" if hub and all(weights.split("/")) else "unknown"
 
 
 def _is_language(task: Task) -> bool:
