@@ -329,7 +329,7 @@ def shared_nursery() -> Iterator[Nursery]:
 def quickly(nursery: Nursery) -> Iterator[None]:
     """Runs of recipes in this process share one nursery, weigh once, and start no server to weigh it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "Nursery", lambda: nursery)
+        patch.setattr(engine, "Nursery", lambda *_: nursery)
         patch.setattr(appraise, "WEIGHINGS", 1)
         patch.setattr(measure, "weigh_server", lambda *_: None)
         yield

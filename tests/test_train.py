@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from small_data import BOTH, SIDES, bundle_of, image_rows, images_bundle, sha, table_bundle, table_rows
 from torch import nn
 
+from luodi.core.bundle import Edit
 from luodi.core.errors import LuodiError
 from luodi.core.run import Run
 from luodi.core.thing import WrongThing, dump, make
@@ -101,6 +103,8 @@ def test_pruned_weights_stay_zero_unless_refilled(tmp_path):
     start = bundle.fork()
     notes = []
     run = Run(tmp_path / "b", log=lambda event, facts: notes.append(facts.get("text")))
+    pruned_by = Edit(step=make("steps", "prune"))
+    bundle, found = replace(bundle, edits=(*bundle.edits, pruned_by)), start.fork()
     kept = trained(bundle, tmp_path, run, epochs=3, clip=0.5, learning_rate=0.01)
     assert f"{int(pruned.sum())} pruned weights stay zero (zeros: refill lets them grow again)" in notes
     after = kept.model.layers[0]
@@ -108,6 +112,8 @@ def test_pruned_weights_stay_zero_unless_refilled(tmp_path):
     assert not torch.equal(after.weight, start.model.layers[0].weight)
     refilled = trained(start, tmp_path / "c", epochs=1, zeros="refill")
     assert (refilled.model.layers[0].weight != 0).all()
+    grown = trained(found, tmp_path / "d", epochs=1)  # nobody pruned it: the zeros came with the weights
+    assert (grown.model.layers[0].weight != 0).all()
 
 
 def test_patience_ends_early_and_brings_the_best_weights_back(tmp_path):

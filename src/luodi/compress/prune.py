@@ -25,6 +25,7 @@ class Prune(Step):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"model", "float"})
+    thins: ClassVar[bool] = True
 
     sparsity: float = Field(0.5, ge=0, lt=1)  # share of the weights that become zero
     scope: Literal["layer", "global"] = "layer"

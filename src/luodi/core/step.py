@@ -42,6 +42,7 @@ class Step(Thing):
     ends: ClassVar[frozenset[str]] = frozenset()
     excludes: ClassVar[frozenset[str]] = frozenset()
     keeps: ClassVar[Literal["answers", "shape", "nothing"]] = "shape"
+    thins: ClassVar[bool] = False  # it sets weights to 0 that are to stay so
     mends: ClassVar[bool] = False  # it takes out rows that the fields cannot read
 
     def facts(self, have: frozenset[str]) -> Facts:

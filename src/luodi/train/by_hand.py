@@ -47,7 +47,7 @@ class ByHand(Step):
     batch_size: Annotated[int, Field(ge=1)] = 32
     learning_rate: Annotated[float, Field(gt=0)] = 0.02
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    zeros: Literal["keep", "refill"] = "keep"  # of a model that was pruned: zeros stay, or may grow again
+    zeros: Literal["auto", "keep", "refill"] = "auto"  # weights that are 0: stay, or grow; auto: stay if pruned
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0  # longest time between checkpoints within an epoch
 
     def facts(self, have: frozenset[str]) -> Facts:
@@ -71,12 +71,13 @@ class ByHand(Step):
     def __call__(self, bundle: Bundle, run: Run) -> Bundle:
         from luodi.train.loop.checkpoint import Checkpoint
         from luodi.train.loop.identity import identity
+        from luodi.train.loop.zeros import settled
 
         if objection := self.objection(bundle.task, bundle.config):
             raise LuodiError(f"by_hand: {objection}")
         if run.world > 1:
             raise LuodiError("by_hand: arrays are not shared among processes; run it in one")
-        run, zeros = replace(run, device="cpu"), self.zeros if bundle.model is not None else "refill"
+        run, zeros = replace(run, device="cpu"), settled(self.zeros, bundle)
         bundle = bundle.ready(run)
         assert bundle.model is not None
         bundle.model.to("cpu")

@@ -54,7 +54,7 @@ class Train(Step):
     clip: Annotated[float, Field(gt=0)] | None = None  # largest norm of an update's whole gradient
     patience: Annotated[int, Field(ge=1)] | None = None  # epochs without a better check; the best weights come back
     watch: Literal["metric", "loss"] = "metric"  # what patience looks at, on the validation split
-    zeros: Literal["keep", "refill"] = "keep"  # of a model that was pruned: zeros stay, or may grow again
+    zeros: Literal["auto", "keep", "refill"] = "auto"  # weights that are 0: stay, or grow; auto: stay if pruned
     listeners: tuple[Annotated[Any, Slot("listeners")], ...] = ()  # who hears of it; the weights do not depend on them
     hold_mb: Annotated[float, Field(ge=0)] = 2048.0  # encoded examples up to this size are held in memory
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0  # longest time between checkpoints within an epoch
@@ -138,8 +138,9 @@ class Train(Step):
         from luodi.train.loop.patience import Patience
         from luodi.train.loop.rates import find_rate
         from luodi.train.loop.validation import wanted_by
+        from luodi.train.loop.zeros import settled
 
-        zeros = self.zeros if bundle.model is not None else "refill"  # a fresh model was not pruned
+        zeros = settled(self.zeros, bundle)
         bundle = bundle.ready(run)
         assert bundle.data is not None and bundle.model is not None
         validation = wanted_by(self, bundle, run)

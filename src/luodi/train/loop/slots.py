@@ -39,6 +39,7 @@ class Objective(Protocol):
 class Update(Thing):
     """How gradients move the weights."""
 
+    thins: ClassVar[bool] = False  # it sets weights to 0 that are to stay so
     averages: ClassVar[bool] = False  # whether it ends with averages of the weights that it trains
 
     def packages(self) -> Mapping[str, str]:

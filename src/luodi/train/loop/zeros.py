@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from luodi.core.bundle import Bundle
     from luodi.core.run import Run
+
+
+def settled(asked: Literal["auto", "keep", "refill"], bundle: Bundle) -> Literal["keep", "refill"]:
+    """What is to become of a bundle's zeros. A weight that came from elsewhere and happens to be 0 was not pruned: by
+    itself a training keeps zeros only where a step before, or its update, made some on purpose."""
+    if bundle.model is None:
+        return "refill"
+    if asked != "auto":
+        return asked
+    steps = [edit.step for edit in bundle.edits]
+    return "keep" if any(one.thins or getattr(vars(one).get("update"), "thins", False) for one in steps) else "refill"
 
 
 class Zeros:

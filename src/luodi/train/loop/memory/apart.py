@@ -241,9 +241,10 @@ def _probe(job: dict[str, Any], folder: Path, tell: Any) -> dict[str, Any]:
     from luodi.train.loop.changes import texts_of
     from luodi.train.loop.examples import Read
     from luodi.train.loop.memory.batch import no_longer_pays, probe
+    from luodi.train.loop.zeros import settled
 
     steps, bundle, run, _ = _begun(job, folder, tell)
-    zeros = steps[0].zeros if bundle.model is not None else "refill"
+    zeros = settled(steps[0].zeros, bundle)
     bundle = bundle.ready(run)
     assert bundle.data is not None
     rates: list[float] = []

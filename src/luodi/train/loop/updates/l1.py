@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -21,6 +21,8 @@ class L1(Update):
     w = sign(w) * max(|w| - rate * strength, 0): the proximal step of strength * sum(|w|) (arXiv 0912.3522, ISTA), which
     gives exact zeros where a penalty in the loss gives small numbers. Biases and normalisation layers are spared.
     """
+
+    thins: ClassVar[bool] = True
 
     of: Annotated[Any, Slot("updates")] = Field("adamw", validate_default=True)  # how gradients move the weights
     strength: Annotated[float, Field(ge=0)] = 1e-4
