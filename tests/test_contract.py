@@ -498,4 +498,4 @@ class Writer:
 
 
 if __name__ == "__main__":
-    sys.exit(pytest.main([__file__, "-q", "-s", "-k", "table_in_the_docs"], plugins=[Writer()]))
+    sys.exit(pytest.main([__file__, "-q", "-s", "-k", "table_in_the_docs", "--timeout", "3600"], plugins=[Writer()]))
