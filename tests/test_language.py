@@ -194,6 +194,21 @@ def test_a_fresh_model_knows_nothing():
     assert scores["text.loss"] == pytest.approx(log(made.task.text.cutter.size), abs=0.1)
 
 
+def test_what_is_no_text_is_never_written():
+    made = language_bundle(marks=False).ready(Run(None, seed=0))
+    cutter = made.task.text.cutter
+
+    def forward(arrays):  # the unknown token is the likeliest everywhere, the fifth one next
+        logits = np.zeros((*arrays["text"].shape, cutter.size), np.float32)
+        logits[..., [0, 1, 2, 5]] = 9, 10, 8, 5
+        return {"text": logits}
+
+    for rules in ({}, {"temperature": 2.0, "seed": 3}):
+        for answer in Predictor(made.task, forward)(asked(made, **rules)):
+            assert "\N{REPLACEMENT CHARACTER}" not in answer["text"]["value"]
+            assert rules or answer["text"]["value"] == cutter.units[5] * 20
+
+
 # ---- bundles and forms -----------------------------------------------------------------------------------------------
 
 

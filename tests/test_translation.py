@@ -185,7 +185,7 @@ def test_a_text_ends_at_the_field_s_length_and_at_max_tokens(doubtful):
 class Dice:
     """A cutter of so many tokens, of which one is the end."""
 
-    ends, pad = (0,), 5
+    ends, pad, never = (0,), 5, ()
 
     @staticmethod
     def text(ids):

@@ -35,6 +35,11 @@ class Cutter(Protocol):
     def ends(self) -> tuple[int, ...]: ...
 
     @property
+    def never(self) -> tuple[int, ...]:
+        """Ids that are no text and end none: they are never written."""
+        ...
+
+    @property
     def blank(self) -> int:
         """What stands for a text that has no token."""
         ...
@@ -62,7 +67,7 @@ class Cutter(Protocol):
 class Listed:
     """Characters or words from a list, by their place in it."""
 
-    pad, frame, ends, blank = 0, ((2,), (3,)), (3,), 1
+    pad, frame, ends, blank, never = 0, ((2,), (3,)), (3,), 1, (0, 1, 2)
     pair = ((2,), (3,), (3,))
 
     def __init__(self, content: bytes) -> None:
@@ -105,6 +110,8 @@ class Listed:
 
 class Tokenized:
     """Pieces of a tokenizer.json (byte-pair or unigram): learned here, or that of a pretrained model."""
+
+    never: tuple[int, ...] = ()  # a pretrained model may write what it was taught to
 
     def __init__(self, content: bytes) -> None:
         kind = require("tokenizers", "text").Tokenizer

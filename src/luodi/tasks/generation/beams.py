@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic import Field as Bounded
 
 from luodi.core.flow import Piece
-from luodi.tasks.generation.sampling import Sampling
+from luodi.tasks.generation.sampling import Sampling, without
 from luodi.tasks.generation.writing import Writing
 
 
@@ -63,7 +63,7 @@ class Beams:
 
     def go_on(self, logits: Any) -> tuple[Piece, list[int]]:
         """One more token of every line, from logits (lines, vocabulary), and from which line each next one comes."""
-        sums = log_shares(logits) + np.asarray([[score] for score, _ in self.alive])
+        sums = log_shares(without(logits, self.writing.cutter.never)) + np.asarray([[score] for score, _ in self.alive])
         width, vocabulary = self.search.beams, sums.shape[1]
         alive: list[tuple[float, list[int]]] = []
         parents: list[int] = []

@@ -48,6 +48,15 @@ def chosen(logits: np.ndarray, rules: Sampling, seen: Collection[int], place: in
     return int(order[min(drawn, len(order) - 1)])
 
 
+def without(logits: np.ndarray, never: Collection[int]) -> np.ndarray:
+    """Logits (rows, vocabulary) of which these tokens cannot be chosen."""
+    if not never:
+        return logits
+    found = logits.copy()
+    found[:, list(never)] = -np.inf
+    return found
+
+
 def draw(seed: int, place: int) -> float:
     """A number in [0, 1) of this seed and place: it does not depend on who else is answered at the same time."""
     return int.from_bytes(sha256(f"{seed}:{place}".encode()).digest()[:7], "big") / 2.0**56

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from luodi.core.flow import Piece
-from luodi.tasks.generation.sampling import Sampling, chosen, whole_part
+from luodi.tasks.generation.sampling import Sampling, chosen, whole_part, without
 
 if TYPE_CHECKING:
     from luodi.fields.texts.cutters import Cutter
@@ -59,7 +59,8 @@ class Writing:
 
     def go_on(self, logits: Any) -> tuple[Piece, list[int]]:
         """One more token, drawn from logits (1, vocabulary), and the lines that go on: [0], or none at the end."""
-        token = chosen(logits[0], self.rules, self.whole if self.rules.repetition != 1 else (), len(self.ids))
+        own = without(logits, self.cutter.never)[0]
+        token = chosen(own, self.rules, self.whole if self.rules.repetition != 1 else (), len(self.ids))
         piece = self.take(token)
         return piece, [] if self.finish else [0]
 
