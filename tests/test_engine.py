@@ -365,6 +365,7 @@ from luodi.train.loop import checkpoint
 
 
 class Inside:
+    def __init__(self, *_): pass
     def __enter__(self): return self
     def __exit__(self, *_): pass
     def start(self): pass

@@ -39,6 +39,7 @@ class MaskWords(Step):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"rows"})
+    excludes: ClassVar[frozenset[str]] = frozenset({"model"})
     keeps: ClassVar[Literal["answers", "shape", "nothing"]] = "answers"
 
     columns: tuple[str, ...] = ()  # texts; empty: every text that the task is given

@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from luodi.data.pretraining.folder import Folder
 
 Part = Annotated[
-    Pretrained | None, BeforeValidator(lambda given: {"weights": given} if isinstance(given, str) else given)
+    Pretrained | None,
+    BeforeValidator(
+        lambda given: {"weights": given} if isinstance(given, str) else given,
+        json_schema_input_type=Pretrained | str | None,
+    ),
 ]
 
 
