@@ -17,6 +17,7 @@ from texts_elsewhere import LINES, text_folder
 from luodi.core.apply import apply
 from luodi.core.bundle import Bundle
 from luodi.core.errors import BadRequest, LuodiError
+from luodi.core.flow import MOST
 from luodi.core.predictor import Predictor
 from luodi.core.source import rows_of
 from luodi.core.thing import WrongThing, make
@@ -192,3 +193,12 @@ def test_other_paths_are_not_there(client):
         client.completions.create(model="names", prompt="a")
     with pytest.raises(openai.NotFoundError):
         client.embeddings.create(model="other", input="a")
+
+
+def test_a_text_that_cannot_be_read_is_told_with_its_row(tmp_path):
+    bundle = apply(make("steps", {"train": {"epochs": 1}}), learner(), Run(tmp_path))
+    count, bad = MOST + 400, MOST + 300
+    ones = ["a" * 2_000_000 if at == bad else WORDS[at % 10] for at in range(count)]
+    with pytest.raises(BadRequest, match=f"row {bad}: ") as caught:
+        bundle.task.examine(bundle.predictor(), rows_of({"one": ones, "other": ["红"] * count}), 60.0)
+    assert caught.value.column == "one"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from itertools import chain
-from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -13,13 +12,13 @@ from pydantic import Field as Bounded
 from pydantic import field_validator, model_validator
 
 from luodi.core.errors import BadRequest, LuodiError, nearest
-from luodi.core.flow import MOST
 from luodi.core.spec import Arrays, Signature, Spec
 from luodi.core.task import Answer, Exam, Forward, Request, Task
 from luodi.core.thing import Json, Slot, WrongThing
 from luodi.fields.text import AXIS, Text
 from luodi.fields.wording.metrics import METRICS
 from luodi.fields.wording.segments import Language
+from luodi.tasks.reading.columns import checked, column, counted_from, parts, value
 from luodi.tasks.spans.best import best_of, characters, sums
 from luodi.tasks.spans.flow import Asked, Reading
 from luodi.tasks.spans.truths import Place, place_of
@@ -98,7 +97,7 @@ class Answering(Task):
         return frozenset({self.context})
 
     def fit(self, rows: Rows) -> Self:
-        self._check(rows, (*self.inputs, self.target))
+        checked(rows, (*self.inputs, self.target))
         searched = self.inputs[self.context].fit(chain.from_iterable(map(rows.cells, self.inputs)))
         asked = self.inputs[self.question].model_copy(update={"learned": searched.learned})
         none = self.may_be_none
@@ -125,7 +124,7 @@ class Answering(Task):
         lost = [name for name in self.inputs if name not in wire]
         if lost:
             raise BadRequest(lost[0], f"missing; needed: {', '.join(self.inputs)}")
-        return {name: self._cell(name, wire[name]) for name in self.inputs}
+        return {name: value(name, field, wire[name]) for name, field in self.inputs.items()}
 
     def write(self, request: Request) -> Json:
         return {name: request[name] for name in self.inputs}
@@ -136,8 +135,8 @@ class Answering(Task):
 
     def rows_to_requests(self, rows: Rows) -> list[Request]:
         """With the true answer's characters beside them, where the rows hold one: it says which window is learned."""
-        self._check(rows, self.inputs)
-        columns = {name: self._cells(name, rows) for name in self.inputs}
+        checked(rows, self.inputs)
+        columns = {name: column(name, field, rows) for name, field in self.inputs.items()}
         found = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
         if self.target in rows.columns:
             for request, (_, place) in zip(found, self._truths(rows), strict=True):
@@ -145,7 +144,7 @@ class Answering(Task):
         return list(found)
 
     def truth(self, rows: Rows) -> Arrays:
-        self._check(rows, (self.target,))
+        checked(rows, (self.target,))
         places = [self._shown(request)[1] for request in self.rows_to_requests(rows)]
         return {self.target: np.asarray(places, np.int64).reshape(-1, 2)}
 
@@ -188,14 +187,13 @@ class Answering(Task):
     def examine(self, predict: Predictor, rows: Rows | None, seconds: float) -> Exam:
         if rows is None or not len(rows):
             raise LuodiError("answers are scored on held-out rows; there are none (add data and `split`)")
-        self._check(rows, (*self.inputs, self.target))
-        began, answers, truths = perf_counter(), [], []
-        for first in range(0, len(rows), MOST):
-            part = rows.take(np.arange(first, min(first + MOST, len(rows))))
-            truths += [texts for texts, _ in self._truths(part)]
-            answers += predict(self.rows_to_requests(part))
-            if perf_counter() - began >= seconds:
-                break
+        checked(rows, (*self.inputs, self.target))
+        answers: list[Answer] = []
+        truths: list[Any] = []
+        for first, part in parts(rows, seconds):
+            with counted_from(first):
+                truths += [texts for texts, _ in self._truths(part)]
+                answers += predict(self.rows_to_requests(part))
         given = [answer[self.target] for answer in answers]
         values = [answer["value"] for answer in given]
         columns: dict[str, np.ndarray] = {
@@ -274,23 +272,3 @@ class Answering(Task):
             except BadRequest as error:
                 raise BadRequest(self.target, f"row {at}: {error.message}") from error
         return found
-
-    def _cells(self, name: str, rows: Rows) -> list[str]:
-        found: list[str] = []
-        for cell in rows.column(name):
-            try:
-                found.append(self.inputs[name].read(cell))
-            except BadRequest as error:
-                raise BadRequest(name, f"row {len(found)}: {error.message}") from error
-        return found
-
-    def _cell(self, name: str, wire: Json) -> str:
-        try:
-            return self.inputs[name].read(wire)
-        except BadRequest as error:
-            raise BadRequest(name, error.message) from error
-
-    def _check(self, rows: Rows, names: Iterable[str]) -> None:
-        for name in names:
-            if name not in rows.columns:
-                raise LuodiError(f"the data have no column {name!r}; {nearest(name, rows.columns)}")

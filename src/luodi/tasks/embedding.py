@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -11,11 +10,11 @@ from pydantic import Field as Bounded
 from pydantic import field_validator, model_validator
 
 from luodi.core.errors import BadRequest, LuodiError, nearest
-from luodi.core.flow import MOST
 from luodi.core.spec import Arrays, Spec
 from luodi.core.task import Answer, Exam, Request, Task
 from luodi.core.thing import Json, Slot, WrongThing
 from luodi.fields.text import Text
+from luodi.tasks.reading.columns import checked, column, counted_from, parts, value
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -66,7 +65,7 @@ class Embedding(Task):
         return self.inputs[self.name]
 
     def fit(self, rows: Rows) -> Self:
-        both = [cell for column in (self.name, self.partner) for cell in self._cells(rows, column)]
+        both = [request[self.name] for name in (self.name, self.partner) for request in self._requests(rows, name)]
         return self.model_copy(update={"inputs": {self.name: self.text.fit(both)}})
 
     def inputs_specs(self) -> dict[str, Spec]:
@@ -83,7 +82,7 @@ class Embedding(Task):
             raise BadRequest(unknown[0], f"unknown key; {nearest(unknown[0], [self.name])}")
         if self.name not in wire:
             raise BadRequest(self.name, "missing: the text")
-        return {self.name: self._value(wire[self.name])}
+        return {self.name: value(self.name, self.text, wire[self.name])}
 
     def write(self, request: Request) -> Json:
         return {self.name: self.text.write(request[self.name])}
@@ -133,15 +132,12 @@ class Embedding(Task):
     def examine(self, predict: Predictor, rows: Rows | None, seconds: float) -> Exam:
         if rows is None or not len(rows):
             raise LuodiError("an embedding task is scored on held-out pairs; there are none (add data and `split`)")
-        began = perf_counter()
         found: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-        for start in range(0, len(rows), MOST):
-            part = rows.take(np.arange(start, min(start + MOST, len(rows))))
-            for vectors, column in zip(found, (self.name, self.partner), strict=True):
-                answers = predict(self._requests(part, column))
+        for start, part in parts(rows, seconds):
+            for vectors, name in zip(found, (self.name, self.partner), strict=True):
+                with counted_from(start):
+                    answers = predict(self._requests(part, name))
                 vectors.append(np.asarray([answer[VECTOR]["value"] for answer in answers]))
-            if perf_counter() - began >= seconds:
-                break
         one, other = map(np.concatenate, found)
         ranks = {"there": _ranks(one, other), "back": _ranks(other, one)}
         own = (one * other).sum(1)
@@ -173,25 +169,9 @@ class Embedding(Task):
             "answer": {"type": "object", "properties": {VECTOR: answer}, "required": [VECTOR]},
         }  # fmt: skip
 
-    def _value(self, wire: Any) -> str:
-        try:
-            return self.text.read(wire)
-        except BadRequest as error:
-            raise BadRequest(self.name, error.message) from error
-
-    def _requests(self, rows: Rows, column: str) -> list[Request]:
-        found: list[Request] = []
-        for cell in self._cells(rows, column):
-            try:
-                found.append({self.name: self.text.read(cell)})
-            except BadRequest as error:
-                raise BadRequest(column, f"row {len(found)}: {error.message}") from error
-        return found
-
-    def _cells(self, rows: Rows, column: str) -> list[Any]:
-        if column not in rows.columns:
-            raise LuodiError(f"the data have no column {column!r}; {nearest(column, rows.columns)}")
-        return rows.column(column)
+    def _requests(self, rows: Rows, name: str) -> list[Request]:
+        checked(rows, [name])
+        return [{self.name: text} for text in column(name, self.text, rows)]
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import field_validator
 
 from luodi.core.errors import BadRequest, LuodiError, nearest
-from luodi.core.flow import MOST
 from luodi.core.spec import Arrays, Signature, Spec
 from luodi.core.task import Answer, Exam, Forward, Request, Task
 from luodi.core.thing import Json, Slot, WrongThing
@@ -18,6 +16,7 @@ from luodi.fields.text import AXIS, Text
 from luodi.tasks.generation import dialogue, likelihood, rules
 from luodi.tasks.generation.flow import Generation
 from luodi.tasks.generation.sampling import Sampling
+from luodi.tasks.reading.columns import checked, column, counted_from, fitted, parts, value
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -72,8 +71,8 @@ class Language(Task):
         return self.inputs[self.name]
 
     def fit(self, rows: Rows) -> Self:
-        self._check(rows)
-        return self.model_copy(update={"inputs": {self.name: self.text.fit(rows.cells(self.name))}})
+        checked(rows, [self.name])
+        return self.model_copy(update={"inputs": {self.name: fitted(self.name, self.text, rows)}})
 
     def inputs_specs(self) -> dict[str, Spec]:
         return {self.name + end: spec for end, spec in self.text.specs().items()}
@@ -97,11 +96,7 @@ class Language(Task):
         if given != [self.name]:
             assert self.template is not None
             return self._dialogue(dialogue.turns_of(wire["messages"], self.text, self.template), chosen)
-        try:
-            text = self.text.read(wire[self.name])
-        except BadRequest as error:
-            raise BadRequest(self.name, error.message) from error
-        return self._request(text, chosen)
+        return self._request(value(self.name, self.text, wire[self.name]), chosen)
 
     def write(self, request: Request) -> Json:
         said = request["rules"].model_dump(mode="json")
@@ -115,9 +110,9 @@ class Language(Task):
 
     def rows_to_requests(self, rows: Rows) -> list[Request]:
         """Whole texts: nothing is written on."""
-        self._check(rows)
+        checked(rows, [self.name])
         read = self.sampling.model_copy(update={"max_tokens": 0})
-        return [self._request(text, read) for text in self._texts(rows)]
+        return [self._request(text, read) for text in column(self.name, self.text, rows)]
 
     def truth(self, rows: Rows) -> Arrays:
         return {}  # the next tokens are in the inputs
@@ -145,7 +140,7 @@ class Language(Task):
             return self.examples(count, run.seed_for("samples"))
         order = np.resize(run.dice("samples").permutation(len(rows)), count)
         short = self.sampling.model_copy(update={"max_tokens": min(WRITTEN, self.sampling.max_tokens)})
-        return [self._request(text[: len(text) // 2], short) for text in self._texts(rows.take(order))]
+        return [self._request(text[: len(text) // 2], short) for text in column(self.name, self.text, rows.take(order))]
 
     def examples(self, count: int, seed: int) -> list[Request]:
         most = max(4, min(self.text.length, likelihood.KEPT // max(count * self.text.cutter.size, 1)))
@@ -159,16 +154,14 @@ class Language(Task):
     def examine(self, predict: Predictor, rows: Rows | None, seconds: float) -> Exam:
         if rows is None or not len(rows):
             raise LuodiError("a language model is scored on held-out texts; there are none (add data and `split`)")
-        began, found = perf_counter(), []
-        for start in range(0, len(rows), MOST):
-            part = rows.take(np.arange(start, min(start + MOST, len(rows))))
-            requests = self.rows_to_requests(part)
+        found = []
+        for start, part in parts(rows, seconds):
+            with counted_from(start):
+                requests = self.rows_to_requests(part)
             arrays = self.encode(requests)
             sums = likelihood.scored(predict.forward(arrays)[self.name], arrays[self.name], arrays[f"{self.name}_mask"])
             sizes = [len(request["text"].encode()) for request in requests]
             found.append(np.column_stack([*sums, sizes]))
-            if perf_counter() - began >= seconds:
-                break
         table = np.concatenate(found)
         columns = {f"{self.name}.{part}": table[:, at] for at, part in enumerate(likelihood.PARTS)}
         return Exam(rows.ids[: len(table)], columns)
@@ -210,16 +203,3 @@ class Language(Task):
             return [*before, *ids, *end][: field.length] or [cutter.blank]
         room = field.length - len(before) - 1
         return [*before, *ids[max(len(ids) - room, 0) :]] or [cutter.blank]
-
-    def _texts(self, rows: Rows) -> list[str]:
-        found: list[str] = []
-        for cell in rows.cells(self.name):
-            try:
-                found.append(self.text.read(cell))
-            except BadRequest as error:
-                raise BadRequest(self.name, f"row {len(found)}: {error.message}") from error
-        return found
-
-    def _check(self, rows: Rows) -> None:
-        if self.name not in rows.columns:
-            raise LuodiError(f"the data have no column {self.name!r}; {nearest(self.name, rows.columns)}")

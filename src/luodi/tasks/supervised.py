@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from math import inf
-from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -14,10 +13,10 @@ from pydantic import field_validator, model_validator
 from luodi.core.catalog import entries, load, name_of
 from luodi.core.errors import BadRequest, LuodiError, nearest
 from luodi.core.field import Field, Target
-from luodi.core.flow import MOST
 from luodi.core.spec import Arrays, Spec
 from luodi.core.task import Answer, Exam, Request, Task
 from luodi.core.thing import Json, Slot, WrongThing
+from luodi.tasks.reading.columns import checked, column, counted_from, fitted, parts, value
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -86,11 +85,11 @@ class Supervised(Task):
         return self
 
     def fit(self, rows: Rows) -> Self:
-        self._check_columns(rows, (*self.inputs, *self.targets))
+        checked(rows, (*self.inputs, *self.targets))
         return self.model_copy(
             update={
-                "inputs": {name: _fitted(name, field, rows) for name, field in self.inputs.items()},
-                "targets": {name: _fitted(name, field, rows) for name, field in self.targets.items()},
+                "inputs": {name: fitted(name, field, rows) for name, field in self.inputs.items()},
+                "targets": {name: fitted(name, field, rows) for name, field in self.targets.items()},
             }
         )
 
@@ -121,7 +120,7 @@ class Supervised(Task):
             lost = [name for name in self.inputs if name not in wire]
             if lost:
                 raise BadRequest(lost[0], f"missing; needed: {', '.join(self.inputs)}")
-        return {name: _read(name, field, wire[name]) for name, field in self.inputs.items()}
+        return {name: value(name, field, wire[name]) for name, field in self.inputs.items()}
 
     def write(self, request: Request) -> Json:
         return {name: field.write(request[name]) for name, field in self.inputs.items()}
@@ -138,13 +137,13 @@ class Supervised(Task):
 
     def rows_to_requests(self, rows: Rows) -> list[Request]:
         """The inputs of stored rows as requests; other columns are left; BadRequest names the row and the column."""
-        self._check_columns(rows, self.inputs)
-        columns = {name: _column(name, field, rows) for name, field in self.inputs.items()}
+        checked(rows, self.inputs)
+        columns = {name: column(name, field, rows) for name, field in self.inputs.items()}
         return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
 
     def truth(self, rows: Rows) -> Arrays:
-        self._check_columns(rows, self.targets)
-        return {name: field.encode(_column(name, field, rows))[""] for name, field in self.targets.items()}
+        checked(rows, self.targets)
+        return {name: field.encode(column(name, field, rows))[""] for name, field in self.targets.items()}
 
     def loss(
         self, model: nn.Module, batch: Mapping[str, Tensor], truth: Mapping[str, Tensor]
@@ -169,18 +168,14 @@ class Supervised(Task):
     def examine(self, predict: Predictor, rows: Rows | None, seconds: float) -> Exam:
         if rows is None or not len(rows):
             raise LuodiError("a supervised task is scored on held-out rows; there are none (add data and `split`)")
-        self._check_columns(rows, (*self.inputs, *self.targets))
-        began, answers, truths = perf_counter(), [], {name: [] for name in self.targets}
-        for start in range(0, len(rows), MOST):
-            part = rows.take(np.arange(start, min(start + MOST, len(rows))))
-            try:
+        checked(rows, (*self.inputs, *self.targets))
+        answers: list[Answer] = []
+        truths: dict[str, list[Any]] = {name: [] for name in self.targets}
+        for start, part in parts(rows, seconds):
+            with counted_from(start):
                 answers += predict(self.rows_to_requests(part))
                 for name, field in self.targets.items():
-                    truths[name] += _column(name, field, part)
-            except _BadCell as error:
-                raise BadRequest(error.column, f"row {start + error.row}: {error.message}") from error
-            if perf_counter() - began >= seconds:
-                break
+                    truths[name] += column(name, field, part)
         columns: dict[str, np.ndarray] = {}
         for name, field in self.targets.items():
             record = field.record([answer[name] for answer in answers], truths[name])
@@ -207,52 +202,10 @@ class Supervised(Task):
             "answer": of({name: field.answer_schema() for name, field in self.targets.items()}),
         }
 
-    def _check_columns(self, rows: Rows, names: Iterable[str]) -> None:
-        columns = rows.columns
-        for name in names:
-            if name not in columns:
-                raise LuodiError(f"the data have no column {name!r}; {nearest(name, columns)}")
-
 
 def _own_axis(name: str, side: int | str) -> int | str:
     """The free axis of a column: two texts of one request are not equally long."""
     return f"{name}_{side}" if isinstance(side, str) else side
-
-
-class _BadCell(BadRequest):
-    """A cell of a stored row that its field cannot read."""
-
-    def __init__(self, column: str, row: int, message: str) -> None:
-        super().__init__(column, f"row {row}: {message}")
-        self.row, self.message = row, message
-
-
-def _column(name: str, field: Field, rows: Rows) -> list[Any]:
-    """A column's values after `read`; raises with the row's index."""
-    values: list[Any] = []
-    try:
-        for cell in rows.column(name):
-            values.append(field.read(cell))  # noqa: PERF401 - the length so far is the bad row's index
-    except BadRequest as error:
-        raise _BadCell(name, len(values), error.message) from error
-    return values
-
-
-def _read(name: str, field: Field, wire: Json) -> Any:
-    try:
-        return field.read(wire)
-    except BadRequest as error:
-        raise BadRequest(name, error.message) from error
-
-
-def _fitted(name: str, field: Field, rows: Rows) -> Field:
-    try:
-        return field.fit(rows.cells(name))
-    except BadRequest:
-        _column(name, field, rows)  # says which row it is
-        raise
-    except LuodiError as error:
-        raise LuodiError(f"{name}: {error}") from error
 
 
 def _seed(seed: int, name: str) -> int:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from luodi.core.errors import BadRequest, LuodiError, nearest
-from luodi.core.flow import MOST
 from luodi.core.spec import Arrays, Signature, Spec
 from luodi.core.task import Answer, Exam, Forward, Request, Task
 from luodi.core.thing import Json, Slot, WrongThing
@@ -20,6 +18,7 @@ from luodi.fields.wording.segments import Language, language_of
 from luodi.tasks.generation import beams, likelihood, rules, wording
 from luodi.tasks.generation.sampling import Sampling
 from luodi.tasks.generation.translating import Translating
+from luodi.tasks.reading.columns import checked, column, counted_from, fitted, parts, value
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -89,12 +88,16 @@ class Translation(Task):
     def written(self) -> Text:
         return self.targets[self.target]
 
+    @property
+    def _columns(self) -> tuple[tuple[str, Text], tuple[str, Text]]:
+        return (self.source, self.text), (self.target, self.written)
+
     def fit(self, rows: Rows) -> Self:
-        self._check(rows, self.source, self.target)
-        found = [field.fit(rows.cells(name)) for name, field in (*self.inputs.items(), *self.targets.items())]
+        checked(rows, (self.source, self.target))
+        found = [fitted(name, field, rows) for name, field in self._columns]
         language = self.language or language_of(map(self.written.read, islice(rows.cells(self.target), LOOKED)))
-        fitted = {"inputs": {self.source: found[0]}, "targets": {self.target: found[1]}, "language": language}
-        return self.model_copy(update=fitted)
+        both = {"inputs": {self.source: found[0]}, "targets": {self.target: found[1]}}
+        return self.model_copy(update={**both, "language": language})
 
     def inputs_specs(self) -> dict[str, Spec]:
         source = {end: spec.model_copy(update={"shape": (SOURCE,)}) for end, spec in self.text.specs().items()}
@@ -117,8 +120,8 @@ class Translation(Task):
         chosen, search = rules.given(self.sampling, wire), rules.given(self.search, wire)
         if told := beams.objection(chosen, search):
             raise BadRequest("beams", told)
-        source = _read(self.text, self.source, wire[self.source])
-        return self._request(source, _read(self.written, self.target, wire.get(self.target, "")), chosen, search)
+        source = value(self.source, self.text, wire[self.source])
+        return self._request(source, value(self.target, self.written, wire.get(self.target, "")), chosen, search)
 
     def write(self, request: Request) -> Json:
         begun = {self.target: request["begun"]} if request["begun"] else {}
@@ -133,9 +136,9 @@ class Translation(Task):
 
     def rows_to_requests(self, rows: Rows) -> list[Request]:
         """Both texts whole: nothing is written on."""
-        self._check(rows, self.source, self.target)
+        checked(rows, (self.source, self.target))
         read = self.sampling.model_copy(update={"max_tokens": 0})
-        pairs = zip(*(self._texts(rows, name) for name in (self.source, self.target)), strict=True)
+        pairs = zip(*(column(name, field, rows) for name, field in self._columns), strict=True)
         return [self._request(source, target, read, beams.Search()) for source, target in pairs]
 
     def truth(self, rows: Rows) -> Arrays:
@@ -165,7 +168,9 @@ class Translation(Task):
             return self.examples(count, run.seed_for("samples"))
         order = np.resize(run.dice("samples").permutation(len(rows)), count)
         short = self.sampling.model_copy(update={"max_tokens": min(WRITTEN, self.sampling.max_tokens)})
-        return [self._request(text, "", short, self.search) for text in self._texts(rows.take(order), self.source)]
+        return [
+            self._request(text, "", short, self.search) for text in column(self.source, self.text, rows.take(order))
+        ]
 
     def examples(self, count: int, seed: int) -> list[Request]:
         """The odd texts of both languages; every second one goes on from a beginning."""
@@ -180,12 +185,10 @@ class Translation(Task):
     def examine(self, predict: Predictor, rows: Rows | None, seconds: float) -> Exam:
         if rows is None or not len(rows):
             raise LuodiError("a translation is scored on held-out texts; there are none (add data and `split`)")
-        began, found = perf_counter(), []
-        for start in range(0, len(rows), MOST):
-            part = rows.take(np.arange(start, min(start + MOST, len(rows))))
-            found.append(self._examined(predict, part, max(self.translated - start, 0)))
-            if perf_counter() - began >= seconds:
-                break
+        found = []
+        for start, part in parts(rows, seconds):
+            with counted_from(start):
+                found.append(self._examined(predict, part, max(self.translated - start, 0)))
         columns = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
         return Exam(rows.ids[: len(next(iter(columns.values())))], columns)
 
@@ -247,24 +250,3 @@ class Translation(Task):
         end = (list(after) or list(cutter.ends[:1])) if whole else []
         room = field.length - len(start) - max(len(end), 1)
         return [*start, *ids[: max(room, 0)], *end]
-
-    def _texts(self, rows: Rows, name: str) -> list[str]:
-        field, found = {**self.inputs, **self.targets}[name], []
-        for cell in rows.cells(name):
-            try:
-                found.append(field.read(cell))
-            except BadRequest as error:
-                raise BadRequest(name, f"row {len(found)}: {error.message}") from error
-        return found
-
-    def _check(self, rows: Rows, *names: str) -> None:
-        for name in names:
-            if name not in rows.columns:
-                raise LuodiError(f"the data have no column {name!r}; {nearest(name, rows.columns)}")
-
-
-def _read(field: Text, name: str, wire: Json) -> str:
-    try:
-        return field.read(wire)
-    except BadRequest as error:
-        raise BadRequest(name, error.message) from error

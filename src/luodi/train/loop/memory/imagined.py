@@ -47,6 +47,7 @@ def attention_of(device: str) -> Generator[None]:
 # Of the workspace that oneDNN's LSTM asks for, what the forward pass writes to and what the backward pass does on top:
 # seen as resident memory, at two shapes.
 WRITTEN, MORE = 0.3, 0.56
+KERNELS = 4_000_000  # bytes of code that it makes for one layer's shape
 
 
 @contextmanager
@@ -60,7 +61,7 @@ def recurrence_of(device: str) -> Generator[None]:
         def forward(ctx: Any, x: Tensor, *weights: Tensor) -> Tensor:
             ctx.save_for_backward(x, *weights)
             ctx.size = _workspace(*x.shape, weights[1].shape[1])
-            ctx.workspace = x.new_empty(int(ctx.size * WRITTEN), dtype=torch.uint8)
+            ctx.workspace = x.new_empty(KERNELS + int(ctx.size * WRITTEN), dtype=torch.uint8)
             return x.new_empty(*x.shape[:2], weights[1].shape[1])
 
         @staticmethod

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 MB = 1e6
 # What a process grows by beyond its tensors, whatever the training: kernels that are made when they are first used,
-# buffers of matrix products, Python's own objects. 10 MB for the tiniest network, 14 to 22 for large ones, measured
+# buffers of matrix products, Python's own objects. 10 MB for the tiniest network, 14 to 18 for large ones, measured
 # with benchmarks/memory.py on 2 cores.
-LIBRARIES_MB = 18.0
+LIBRARIES_MB = 15.0
 ENCODING = 3  # times its size that a piece of examples takes while it is encoded: as read, as stacked, as numbers
 
 
