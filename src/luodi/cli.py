@@ -48,6 +48,14 @@ def run(args: argparse.Namespace) -> int:
                       rehearse=args.rehearse, strict=args.strict, json=args.json)  # fmt: skip
 
 
+def land(args: argparse.Namespace) -> int:
+    """Find the steps and the runtime that bring a bundle within limits on time, size, memory and quality."""
+    from luodi.command.landing import land_bundle
+
+    return land_bundle(args.bundle, args.limits, args.seconds, args.set, args.out, cache_folder(), tuple(args.trust),
+                       json=args.json)  # fmt: skip
+
+
 def plan(args: argparse.Namespace) -> int:
     """Say order, conflicts, missing extras, time and memory of a recipe; touches nothing."""
     from luodi.command.planning import plan_recipe
@@ -143,8 +151,9 @@ def schema(args: argparse.Namespace) -> int:
 
 
 VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
-    "run": run, "plan": plan, "doctor": doctor, "init": init, "predict": predict, "serve": serve, "watch": watch,
-    "report": report, "compare": compare, "import": import_, "list": list_, "show": show, "schema": schema,
+    "run": run, "plan": plan, "land": land, "doctor": doctor, "init": init, "predict": predict, "serve": serve,
+    "watch": watch, "report": report, "compare": compare, "import": import_, "list": list_, "show": show,
+    "schema": schema,
 }  # fmt: skip
 
 
@@ -158,9 +167,9 @@ def parser() -> Parser:
         made[name] = verbs.add_parser(name, help=function.__doc__, description=function.__doc__, allow_abbrev=False)
     _recipe_verbs(made)
     _bundle_verbs(made)
-    for name in ("run", "plan", "doctor", "compare", "import", "list", "show"):
+    for name in ("run", "plan", "land", "doctor", "compare", "import", "list", "show"):
         made[name].add_argument("--json", action="store_true", help="print JSON for machines")
-    for name in ("run", "plan", "doctor", "predict", "serve"):
+    for name in ("run", "plan", "land", "doctor", "predict", "serve"):
         made[name].add_argument("--trust", action="append", default=[], metavar="./FILE.py:NAME",
                                 help="import path that a bundle may run; repeatable")  # fmt: skip
     return whole
@@ -169,9 +178,10 @@ def parser() -> Parser:
 def _recipe_verbs(made: dict[str, Parser]) -> None:
     for name in ("run", "plan", "doctor"):
         made[name].add_argument("recipe", type=Path, help="a recipe file (YAML)")
+    for name in ("run", "plan", "land", "doctor"):
         made[name].add_argument("--set", action="append", default=[], metavar="PATH=VALUE",
                                 help="change a field: steps.train.epochs=5; repeatable")  # fmt: skip
-    for name in ("run", "plan", "list"):
+    for name in ("run", "plan", "land", "list"):
         made[name].add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs")
     made["run"].add_argument("--rehearse", action="store_true", help="everything on 64 rows and a few updates")
     made["run"].add_argument("--strict", action="store_true", help="an undecided limit counts as missed")
@@ -184,8 +194,12 @@ def _recipe_verbs(made: dict[str, Parser]) -> None:
 
 
 def _bundle_verbs(made: dict[str, Parser]) -> None:
-    for name in ("predict", "serve"):
+    for name in ("predict", "serve", "land"):
         made[name].add_argument("bundle", type=Path, help="a bundle, or a run's folder")
+    made["land"].add_argument("--limits", required=True, metavar="NAME=NUMBER,...",
+                              help="p50_ms=5,size_mb=1,memory_mb=50,drop.accuracy=0.01")  # fmt: skip
+    made["land"].add_argument("--seconds", type=float, default=300.0, help="for trying chains of steps")
+    for name in ("predict", "serve"):
         made[name].add_argument("--form", default="serving", help="the form that answers; default: the one it serves")
         made[name].add_argument("--threads", type=int, default=1, help="threads of one forward")
     made["predict"].add_argument("inputs", nargs="*", help="files, folders, or - for JSON Lines on standard input")

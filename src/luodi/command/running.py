@@ -21,6 +21,13 @@ def run_recipe(
 ) -> int:  # fmt: skip
     """Runs a recipe file and prints its table; returns the exit code: 0, or 3 if a limit is not met."""
     recipe = Recipe.read(path, settings)
+    return run_and_show(recipe, out, cache, trust, rehearse=rehearse, strict=strict, json=json)
+
+
+def run_and_show(
+    recipe: Recipe, out: Path, cache: Path, trust: tuple[str, ...], *, rehearse: bool, strict: bool, json: bool
+) -> int:
+    """Runs a recipe and prints its table; returns the exit code: 0, or 3 if a limit is not met."""
     with Terminal(quiet=json) as terminal:
         result = run_engine(recipe, out=out, cache=cache, listener=terminal, rehearse=rehearse, trust=trust)
     page = finish(result, result.trust)
@@ -43,9 +50,11 @@ def finish(result: Result, trust: tuple[str, ...]) -> Path:
 
 
 def exit_code(result: Result, *, strict: bool, rehearse: bool) -> int:
-    """3 when a limit is missed or was not measured, or, if strict, undecided. A rehearsal decides nothing."""
+    """3 when a limit is missed or was not measured, if strict, undecided, or a step says that it could not keep to what
+    it was to. A rehearsal decides nothing."""
     bad = {"missed", "not measured"} | ({"undecided"} if strict else set())
-    return 3 if not rehearse and any(one.state in bad for one in result.verdicts) else 0
+    unmet = any("unmet" in one.notes for one in result.evidence)
+    return 3 if not rehearse and (unmet or any(one.state in bad for one in result.verdicts)) else 0
 
 
 def _machine_readable(result: Result) -> dict[str, object]:
@@ -65,6 +74,12 @@ def _print_table(result: Result, page: Path) -> None:
     print_table(list(result.evidence))
     for one in result.verdicts:
         print(f"limit {one.state}: {one.words}", file=sys.stdout if one.state == "met" else sys.stderr)
+    for one in result.evidence:
+        if "unmet" in one.notes:
+            print(f"{one.name}: {one.notes['unmet']}", file=sys.stderr)
     if result.kept and not result.done:
         print(f"\nnothing to do: all {result.kept} steps were kept from an earlier run")
+    found = result.folder / "found.yaml"
     print(f"\nreport  {page}\nserve   luodi serve {result.bundle}")
+    if found.is_file():
+        print(f"again   luodi run {found}   (the steps that were found, without the search)")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from luodi.core.bundle import Bundle, Edit
@@ -35,6 +35,10 @@ class Quantize(Step):
 
     weights: Literal["int8"] = "int8"
     activations: Literal["float", "int8"] = "float"
+
+    @classmethod
+    def offers(cls) -> Sequence[Mapping[str, Json]]:
+        return ({}, {"activations": "int8"})
 
     def __call__(self, bundle: Bundle, run: Run) -> Bundle:
         import torch

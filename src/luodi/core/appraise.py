@@ -125,14 +125,7 @@ def losses(work: Work, evidence: tuple[Evidence, ...]) -> dict[str, Change]:
     found = statistics.bootstrap(
         lambda i: task.score(new.take(i)), lambda i: task.score(old.take(i)), len(new), work.budget.resamples, better
     )
-    lost: dict[str, Change] = {}
-    for name, one in found.items():
-        change = one.change
-        assert change is not None
-        up = better.get(name) == "higher"
-        # 0 - x, not -x: nothing lost must not read as -0
-        lost[name] = Change(value=0 - change.value, low=0 - change.high, high=0 - change.low) if up else change
-    return lost
+    return {name: statistics.lost(one.change, better.get(name)) for name, one in found.items() if one.change}
 
 
 def remove_unused(work: Work, evidence: tuple[Evidence, ...], rows: Path | None) -> None:

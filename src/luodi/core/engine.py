@@ -19,7 +19,7 @@ from luodi.core.recipe import Recipe
 from luodi.core.run import ASIDE, CACHE, Run
 from luodi.core.step import Step
 from luodi.core.task import Task
-from luodi.core.thing import dump, own_names
+from luodi.core.thing import dump, make, own_names
 from luodi.core.work import Place, Work, held_out, is_kept
 
 
@@ -97,7 +97,16 @@ def first(recipe: Recipe, base: Run, cache: Path, trust: tuple[str, ...]) -> Bun
     bundle = Bundle.load(Path(recipe.start), trust=trust, device=base.device)
     if rows is not None:
         return replace(bundle, data=rows, facts=bundle.facts | {"rows"}, evidence=())
-    return replace(reopen(bundle, cache, base, trust), evidence=())
+    if not recipe.rows:
+        return replace(bundle.without_data(), evidence=())
+    try:
+        return replace(reopen(bundle, cache, base, trust), evidence=())
+    except LuodiError as error:
+        raise LuodiError(
+            f"the rows that {recipe.start} was made from cannot be opened: {error}\n"
+            "say `data:`, or rows: false (--set rows=false) to go on without them: time, size and memory are measured, "
+            "quality is not, and steps that need rows are refused"
+        ) from error
 
 
 def _steps(work: Work, start: Bundle) -> tuple[Place, list[str], int]:
@@ -214,8 +223,22 @@ def _finish(work: Work, place: Place, used: list[str], done: int, others: tuple[
     last = named[-1] if named else place.evidence[-1]  # without figures every limit is "not measured"
     verdicts = tuple(limits.judge(work.recipe.limits, last, lost))
     atomic.write_json(folder.path / "limits.json", [plain(one) for one in verdicts])
+    _write_found(work, place.evidence)
     folder.sweep(set(used) if work.recipe.keep == "all" else {place.key})
     remove_unused(work, place.evidence + others, rows)
     kept = len(work.recipe.steps) - done
     folder.log("end", {"done": done, "kept": kept})
     return Result(folder.path, place.evidence, verdicts, done, kept, work.trust)
+
+
+def _write_found(work: Work, evidence: tuple[Evidence, ...]) -> None:
+    """found.yaml: the recipe with the steps that a step has found (its note `instead`) in that step's place."""
+    path = work.folder.path / "found.yaml"
+    found = {one.number: one.notes["instead"] for one in evidence if "instead" in one.notes}
+    steps: list[Step] = []
+    for number, step in enumerate(work.recipe.steps, 1):
+        steps += [make("steps", one) for one in found[number]] if number in found else [step]  # ty: ignore
+    if found:
+        atomic.write_text(path, work.recipe.model_copy(update={"steps": tuple(steps)}).yaml())
+    else:
+        path.unlink(missing_ok=True)

@@ -44,6 +44,7 @@ class Runtime(Thing):
     """One runtime, one file: `write` imports torch inside the call, `open` must not import torch."""
 
     library: ClassVar[str] = ""  # the package that `open` imports: loaded before memory is weighed
+    offers: ClassVar[tuple[Mapping[str, Json], ...]] = ()  # fields of `export` that a search for steps may try
     activations: Literal["float", "int8"] = "float"  # int8: static, calibrated on rows of the training split
 
     def packages(self) -> Mapping[str, str]:

@@ -12,6 +12,8 @@ from luodi.core.evidence import Change, Evidence, Measure
 from luodi.core.thing import Thing
 
 State = Literal["met", "missed", "undecided", "not measured"]
+TIMES = ("p50_ms", "p95_ms", "p99_ms")
+COSTS = (*TIMES, "size_mb", "memory_mb", "process_mb")
 
 
 class Limits(Thing):
@@ -55,7 +57,7 @@ def judge(limits: Limits, last: Evidence, losses: dict[str, Change]) -> list[Ver
     """Every limit against the last evidence; `losses` holds, by full metric name, how much was lost since the first
     bundle with a model (positive: worse), paired on the same rows."""
     verdicts = []
-    for name in ("p50_ms", "p95_ms", "p99_ms", "size_mb", "memory_mb", "process_mb"):
+    for name in COSTS:
         allowed = getattr(limits, name)
         if allowed is not None:
             verdicts.append(_one(name, allowed, last.measures.get(name)))

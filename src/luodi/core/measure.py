@@ -43,18 +43,45 @@ def assess(
     if before is not None:
         old = Bundle.load(Path(before), form=before_form, trust=tuple(trust), device=device)
         parent = old.predictor(before_form, threads=threads)
-    held_out = Rows.open(Path(rows)) if rows else None
-    most = budget["rows"]
-    held_out = held_out.take(np.arange(min(most, len(held_out)))) if held_out is not None and most else held_out
+    held_out = _held_out(rows, budget)
     measures, busy = time_calls(predictor, parent, held_out, budget)
+    measures["throughput_per_s"] = _throughput(predictor, _requests(predictor, held_out), budget["seconds"])
     result: dict[str, Any] = {"busy": busy, "rows": held_out.fingerprint if held_out is not None else ""}
     if held_out is not None:
-        exam = predictor.task.examine(predictor, held_out, budget["seconds"])
-        records.write(exam, Path(records_path))
-        same = before_records is not None and before_rows == result["rows"]  # other rows: not comparable
-        past = records.read(Path(before_records)) if before_records is not None and same else None
-        measures |= score(predictor, exam, past, budget["resamples"])
+        same = before_rows == result["rows"]  # other rows: not comparable
+        measures |= _graded(predictor, held_out, records_path, before_records if same else None, budget)
     return {**result, "measures": {name: plain(measure) for name, measure in measures.items()}}
+
+
+def glance(
+    bundle: str, form: str, rows: str | None, records_path: str, before_records: str | None, most: dict[str, float],
+    budget: dict[str, Any], threads: int, device: str, trust: list[str],
+) -> dict[str, Any]:  # fmt: skip
+    """In a child: the latency of a bundle, and unless one of its quantiles lies beyond `most` with its whole interval,
+    its quality, paired with the answers in `before_records`, which are of the same rows."""
+    _threads(threads)
+    opened = Bundle.load(Path(bundle), form=form, trust=tuple(trust), device=device)
+    predictor = opened.predictor(form, threads=threads)
+    held_out = _held_out(rows, budget)
+    measures, _ = time_calls(predictor, None, held_out, budget)
+    beyond = any(name in measures and measures[name].low > allowed for name, allowed in most.items())
+    if held_out is not None and not beyond:
+        measures |= _graded(predictor, held_out, records_path, before_records, budget)
+    return {name: plain(measure) for name, measure in measures.items()}
+
+
+def _held_out(path: str | None, budget: dict[str, Any]) -> Rows | None:
+    rows = Rows.open(Path(path)) if path else None
+    return rows.take(np.arange(min(budget["rows"], len(rows)))) if rows is not None and budget["rows"] else rows
+
+
+def _graded(
+    predictor: Predictor, rows: Rows, records_path: str, before_records: str | None, budget: dict[str, Any]
+) -> dict[str, Measure]:
+    exam = predictor.task.examine(predictor, rows, budget["seconds"])
+    records.write(exam, Path(records_path))
+    past = records.read(Path(before_records)) if before_records is not None else None
+    return score(predictor, exam, past, budget["resamples"])
 
 
 def score(predictor: Predictor, exam: Any, past: Any, resamples: int) -> dict[str, Measure]:
@@ -79,9 +106,9 @@ def score(predictor: Predictor, exam: Any, past: Any, resamples: int) -> dict[st
 def time_calls(
     predictor: Predictor, parent: Predictor | None, rows: Rows | None, budget: dict[str, Any]
 ) -> tuple[dict[str, Measure], bool]:
-    """Latency of one request (encode, forward, decode) in calls that alternate with the parent's, and throughput in
-    batches of 64. The second value says that the machine was busy: wall time ran well ahead of CPU time."""
-    requests = predictor.task.samples(rows, 64, Run(out=Path()))
+    """Latency of one request (encode, forward, decode) in calls that alternate with the parent's. The second value says
+    that the machine was busy: wall time ran well ahead of CPU time."""
+    requests = _requests(predictor, rows)
     runners = [predictor] if parent is None else [predictor, parent]
     for runner in runners:
         for request in requests[:10]:
@@ -103,8 +130,11 @@ def time_calls(
     theirs = np.asarray(times[1]) if parent is not None else None
     shares = {"p50_ms": 0.5, "p95_ms": 0.95} | ({"p99_ms": 0.99} if len(mine) >= 1000 else {})
     found = {name: statistics.quantile(mine, share, theirs) for name, share in shares.items()}
-    found["throughput_per_s"] = _throughput(predictor, requests, budget["seconds"])
     return found, processor < 0.8 * wall
+
+
+def _requests(predictor: Predictor, rows: Rows | None) -> list[Any]:
+    return predictor.task.samples(rows, 64, Run(out=Path()))
 
 
 def _throughput(predictor: Predictor, requests: list[Any], seconds: float) -> Measure:

@@ -59,6 +59,7 @@ class Recipe(Thing):
     task: Annotated[Any, Slot("tasks")] | None = None
     data: Annotated[Any, Slot("sources")] | None = None
     model: Annotated[Any, Slot("models")] | None = None
+    rows: bool = True  # false: a bundle goes on without the rows it was made from, and what needs rows is refused
     steps: tuple[Annotated[Any, Slot("steps")], ...] = ()
     limits: Limits = Limits()
     measure: Budget = Budget()
@@ -73,6 +74,8 @@ class Recipe(Thing):
             raise ValueError("a recipe needs a task, or a bundle to start from (from: PATH)")
         if self.start is not None and (self.task is not None or self.model is not None):
             raise ValueError("a recipe that starts from a bundle takes its task and model from there")
+        if not self.rows and (self.start is None or self.data is not None):
+            raise ValueError("rows: false is for a recipe that starts from a bundle and names no data")
         for name in self.measure.without:
             if name not in self.step_names():
                 raise ValueError(f"measure.without: no step is named {name!r}; {nearest(name, self.step_names())}")
@@ -81,6 +84,11 @@ class Recipe(Thing):
         for name, rival in self.measure.against.items():
             if self.start is not None and (rival.task is not None or rival.model is not None):
                 raise ValueError(f"measure.against.{name}: a recipe that starts from a bundle lends its task and model")
+        return self
+
+    @model_validator(mode="after")
+    def _told(self) -> Recipe:
+        object.__setattr__(self, "steps", tuple(step.within(self) for step in self.steps))
         return self
 
     @classmethod

@@ -80,6 +80,13 @@ def judge(change: Change, better: Literal["higher", "lower"], scale: float = 0.0
     return "undecided"
 
 
+def lost(change: Change, better: str | None) -> Change:
+    """A change of a metric as a loss: positive is worse. 0 - x, not -x: nothing lost must not read as -0."""
+    if better != "higher":
+        return change
+    return Change(value=0 - change.value, low=0 - change.high, high=0 - change.low)
+
+
 def quantile(times: np.ndarray, share: float, before: np.ndarray | None = None) -> Measure:
     """A quantile of times with its 95% interval (order statistics); with `before` (interleaved, pair by pair) also the
     change, from a bootstrap over blocks of calls, since neighbours in time share what disturbs them."""

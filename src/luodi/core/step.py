@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from luodi.core.thing import Json, ModelConfig, Thing
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from luodi.core.bundle import Bundle
     from luodi.core.outlook import Forecast, Outlook
+    from luodi.core.recipe import Recipe
     from luodi.core.rows import Rows
     from luodi.core.run import Run
     from luodi.core.task import Task
@@ -45,9 +46,18 @@ class Step(Thing):
     thins: ClassVar[bool] = False  # it sets weights to 0 that are to stay so
     mends: ClassVar[bool] = False  # it takes out rows that the fields cannot read
 
+    def within(self, recipe: Recipe) -> Step:
+        """The step as it stands in a recipe: with what it leaves to the recipe's other parts."""
+        return self
+
     def facts(self, have: frozenset[str]) -> Facts:
         """The facts for this config on a bundle with `have`; default: the class's sets."""
         return Facts(self.needs, self.gives, self.ends, self.excludes)
+
+    @classmethod
+    def offers(cls) -> Sequence[Mapping[str, Json]]:
+        """Fields with which a search for steps may try this one, mildest first; none: it is not tried."""
+        return ()
 
     def packages(self) -> Mapping[str, str]:
         """{package: extra} of the optional packages this config imports; `plan` reports the missing ones."""

@@ -14,12 +14,12 @@ from luodi.core.errors import LuodiError
 from luodi.core.form import TOLERANCE, Form, Runtime, Written
 from luodi.core.predictor import READING, TorchForward, opened
 from luodi.core.step import Facts, Step
-from luodi.core.thing import ImportPath, WrongThing
+from luodi.core.thing import ImportPath, Json, WrongThing
 from luodi.export.tracing.drift import flips, largest_drift
 from luodi.export.tracing.states import in_parts, with_states
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from luodi.core.run import Run
@@ -53,6 +53,11 @@ class Export(Step):
         except LuodiError as error:
             raise WrongThing([((), str(error))]) from error
         return name
+
+    @classmethod
+    def offers(cls) -> Sequence[Mapping[str, Json]]:
+        kinds = {name: catalog.load("runtimes", name) for name in catalog.entries("runtimes")}
+        return [{"to": name, **fields} for name, kind in kinds.items() for fields in kind.offers]
 
     def facts(self, have: frozenset[str]) -> Facts:
         if self.activations == "float":

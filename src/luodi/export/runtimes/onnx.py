@@ -27,6 +27,7 @@ CHUNK = 32  # rows of one calibration batch
 class Onnx(Runtime):
     """ONNX Runtime: one `model.onnx` that runs on every processor and system."""
 
+    offers: ClassVar[tuple[Mapping[str, Json], ...]] = ({}, {"activations": "int8"})
     library: ClassVar[str] = "onnxruntime"
 
     def packages(self) -> Mapping[str, str]:

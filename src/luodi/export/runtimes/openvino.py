@@ -34,6 +34,7 @@ LATENCY = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "ENABLE_CPU_PINNIN
 class Openvino(Runtime):
     """OpenVINO: `model.xml` and `model.bin`, often the fastest on x86 processors."""
 
+    offers: ClassVar[tuple[Mapping[str, Json], ...]] = ({}, {"activations": "int8"})
     library: ClassVar[str] = "openvino"
 
     def packages(self) -> Mapping[str, str]:
