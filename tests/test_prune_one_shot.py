@@ -50,13 +50,13 @@ def test_one_weight_gone_is_the_optimal_brain_surgeons_update() -> None:
     x, weight = correlated()
     products = (x.T @ x)[None]
     weight = weight[:, :1]
-    weight[0, 0, 0] = 0.05  # costs least
+    weight[0, 0, 0] = 0.01  # costs least
     inverse = torch.linalg.inv(products[0].double())
     wanted = weight[0, 0].double() - weight[0, 0, 0].double() / inverse[0, 0] * inverse[0]
     found = sparsegpt(weight, products, 1 / 32, damp=0)
     assert found[0, 0, 0] == 0
     assert torch.allclose(found[0, 0].double(), wanted, atol=1e-5)
-    assert float((wanted - weight[0, 0]).abs()[1:].max()) > 1e-2
+    assert float((wanted - weight[0, 0]).abs()[1:].max()) > 1e-3
 
 
 def test_what_stays_is_the_least_squares_solution_when_the_first_columns_go() -> None:
