@@ -48,10 +48,10 @@ def test_wanda_by_hand() -> None:
 def test_one_weight_gone_is_the_optimal_brain_surgeons_update() -> None:
     """delta w = -w_q / (H^-1)_qq x (H^-1)_q: the first column, since those before it would be settled."""
     x, weight = correlated()
-    products = (x.T @ x)[None]
+    products = (x.double().T @ x.double())[None]
     weight = weight[:, :1]
     weight[0, 0, 0] = 0.01  # costs least
-    inverse = torch.linalg.inv(products[0].double())
+    inverse = torch.linalg.inv(products[0])
     wanted = weight[0, 0].double() - weight[0, 0, 0].double() / inverse[0, 0] * inverse[0]
     found = sparsegpt(weight, products, 1 / 32, damp=0)
     assert found[0, 0, 0] == 0
