@@ -15,8 +15,8 @@ def damped(products: Tensor, share: float = DAMP) -> Tensor:
     import torch
 
     whole = products.double()
-    more = share * whole.diagonal(dim1=1, dim2=2).mean(1, keepdim=True)
-    return whole + torch.diag_embed(torch.where(more == 0, 1, more).expand(-1, whole.shape[2]))
+    mean = whole.diagonal(dim1=1, dim2=2).mean(1, keepdim=True)
+    return whole + torch.diag_embed(torch.where(mean == 0, 1, share * mean).expand(-1, whole.shape[2]))
 
 
 def triangle(products: Tensor, share: float = DAMP) -> Tensor:
