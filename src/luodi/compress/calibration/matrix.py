@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +51,9 @@ def _patches(layer: Any, x: Tensor) -> Tensor:
     """(B, channels, places..., kernel...): what the kernel covers at each place."""
     from torch.nn import functional
 
-    sides = list(_around(layer))
+    from luodi.models.layers.int8_weight import around
+
+    sides = around(layer)
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     if any(sides):
         x = functional.pad(x, sides, mode=mode)
@@ -61,13 +62,3 @@ def _patches(layer: Any, x: Tensor) -> Tensor:
     ):
         x = x.unfold(axis, (size - 1) * apart + 1, step)[..., ::apart]
     return x
-
-
-def _around(layer: Any) -> Iterator[int]:
-    """Padding before and after each axis, the last axis first."""
-    for axis in reversed(range(len(layer.kernel_size))):
-        if isinstance(layer.padding, str):  # "same" pads the odd one behind
-            total = layer.dilation[axis] * (layer.kernel_size[axis] - 1) if layer.padding == "same" else 0
-            yield from (total // 2, total - total // 2)
-        else:
-            yield from (layer.padding[axis], layer.padding[axis])
