@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -57,14 +59,11 @@ class Int8Conv(nn.Module):
 
     def __init__(self, layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> None:
         super().__init__()
-        self.in_channels, self.out_channels, self.groups = layer.in_channels, layer.out_channels, layer.groups
-        self.kernel_size, self.stride, self.dilation = layer.kernel_size, layer.stride, layer.dilation
-        self.padding, self.padding_mode = layer.padding, layer.padding_mode
+        take_settings(self, layer)
         q, scale = int8_channels(layer.weight)
         self.register_buffer("q", q)
         self.register_buffer("scale", scale)
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach())
-        self.convolve = CONVOLVE[q.dim()]
 
     @property
     def weight(self) -> Tensor:
@@ -72,19 +71,32 @@ class Int8Conv(nn.Module):
         return self.q * self.scale
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = (self.q * self.scale).to(x.dtype)
-        if self.padding_mode == "zeros":
-            return self.convolve(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
-        x = functional.pad(x, self._around(), mode=self.padding_mode)
-        return self.convolve(x, weight, self.bias, self.stride, 0, self.dilation, self.groups)
+        return convolved(self, x, (self.q * self.scale).to(x.dtype), self.bias)
 
-    def _around(self) -> list[int]:
-        """Padding before and after each axis, the last axis first, as `functional.pad` wants it."""
-        sides: list[int] = []
-        for axis in reversed(range(len(self.kernel_size))):
-            if isinstance(self.padding, str):  # "same" pads the odd one behind; "valid" not at all
-                total = self.dilation[axis] * (self.kernel_size[axis] - 1) if self.padding == "same" else 0
-                sides += [total // 2, total - total // 2]
-            else:
-                sides += [self.padding[axis], self.padding[axis]]
-        return sides
+
+def take_settings(mine: Any, layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> None:
+    """Gives a layer what says how the other convolves."""
+    mine.in_channels, mine.out_channels, mine.groups = layer.in_channels, layer.out_channels, layer.groups
+    mine.kernel_size, mine.stride, mine.dilation = layer.kernel_size, layer.stride, layer.dilation
+    mine.padding, mine.padding_mode = layer.padding, layer.padding_mode
+
+
+def convolved(mine: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x convolved as the layer's settings say."""
+    convolve = CONVOLVE[weight.dim()]
+    if mine.padding_mode == "zeros":
+        return convolve(x, weight, bias, mine.stride, mine.padding, mine.dilation, mine.groups)
+    x = functional.pad(x, around(mine), mode=mine.padding_mode)
+    return convolve(x, weight, bias, mine.stride, 0, mine.dilation, mine.groups)
+
+
+def around(layer: Any) -> list[int]:
+    """Padding before and after each axis, the last axis first, as `functional.pad` wants it."""
+    sides: list[int] = []
+    for axis in reversed(range(len(layer.kernel_size))):
+        if isinstance(layer.padding, str):  # "same" pads the odd one behind; "valid" not at all
+            total = layer.dilation[axis] * (layer.kernel_size[axis] - 1) if layer.padding == "same" else 0
+            sides += [total // 2, total - total // 2]
+        else:
+            sides += [layer.padding[axis], layer.padding[axis]]
+    return sides

@@ -1,0 +1,1 @@
+"""What each layer of a model is given on rows of the training split."""

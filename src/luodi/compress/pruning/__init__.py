@@ -1,0 +1,1 @@
+"""Which weights go, and what becomes of those that stay."""

@@ -1,0 +1,1 @@
+"""Numbers of few bits: grids, and ways to put weights on them."""
