@@ -95,7 +95,8 @@ def _table(tried: Sequence[Mapping[str, Any]], note: Mapping[str, Any]) -> str:
     left = "".join(f"<li>not tried: {escape(text)}</li>" for text in note["lacking"])
     return (
         f"<div class='scroll'><table class='chains'><thead><tr><th>steps</th><th>limits</th>{heads}"
-        f"<th class='count'>{metric} lost</th><th>why not</th></tr></thead><tbody>{rows}</tbody></table></div>" + (f"<ul>{left}</ul>" if left else "")
+        f"<th class='count'>{metric} lost</th><th>why not</th></tr></thead><tbody>{rows}</tbody></table></div>"
+        + (f"<ul>{left}</ul>" if left else "")
     )
 
 
