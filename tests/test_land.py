@@ -306,7 +306,7 @@ def test_a_chain_that_fails_is_one_that_is_not_taken(tmp_path, monkeypatch):
         raise ZeroDivisionError("a library fell over")
 
     monkeypatch.setattr(Export, "__call__", broken)
-    _, note = landing(tmp_path, trained(tmp_path), limits={"p50_ms": 1000}, depth=0)
+    _, note = landing(tmp_path, trained(tmp_path), limits={"p50_ms": 1000}, depth=0, seconds=300)
     failed = [chain for chain in note["chains"] if chain["state"] == "failed"]
     assert failed and failed[0]["why"] == "ZeroDivisionError: a library fell over"
     assert note["taken"] == "as it is"

@@ -58,23 +58,23 @@ class Factorize(Step):
         from luodi.models.layers.replaced import put
 
         assert bundle.model is not None
-        model, plan, left = bundle.model, {}, {}
+        model, plan, left, energies = bundle.model, {}, {}, {}
         layers = _layers(model)
         with torch.no_grad():
-            for name, products in self._walked(bundle, layers, run):
+            for done, (name, products) in enumerate(self._walked(bundle, layers, run)):
+                run.log("progress", {"done": done, "total": len(layers), "what": "layers"})
                 layer = layers[name]
                 first, second, kept = self._halves(matrix_of(layer, layer.weight.detach())[0], products)
                 size = layer.weight.numel()
                 if first.numel() + second.numel() >= size:
                     left[name] = f"rank {len(first)} of {min(first.shape[1], len(second))} would not make it smaller"
                     continue
-                plan[name] = {"rank": len(first)}
+                plan[name], energies[name] = {"rank": len(first)}, kept
                 put(model, name, _filled(layer, first, second))
-                run.log("note", {"text": f"{name}: rank {len(first)}, {kept:.1%} of its squares"})
         if not plan:
             raise LuodiError("factorize: no layer would get smaller at this rank; give a smaller energy or share")
         edit = Edit(step=self, plan=plan, version=self.version, packages={"torch": torch.__version__})
-        return bundle.with_model(model, edit=edit).noting(ranks=plan, left=left)
+        return bundle.with_model(model, edit=edit).noting(ranks=plan, energies=energies, left=left)
 
     def restore(self, task: Task, model: nn.Module, plan: Mapping[str, Json]) -> nn.Module:
         from luodi.models.layers.low_rank import LowRank
@@ -103,7 +103,7 @@ class Factorize(Step):
         root = back = None
         if products is not None:
             values, vectors = torch.linalg.eigh(damped(products[None], TINY)[0])
-            scale = values.clamp_min(0).sqrt()
+            scale = values.clamp_min(TINY * float(values.mean())).sqrt()  # rounding makes the least of them negative
             root, back = vectors * scale, (vectors / scale).mT
             whole = whole @ root
         left, values, right = torch.linalg.svd(whole, full_matrices=False)

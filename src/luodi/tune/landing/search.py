@@ -65,7 +65,13 @@ class Search:
                 self.trials.tried(self.chains[trial.key], whole=True)
 
     def _next(self) -> Chain | None:
-        left = [chain for key, chain in self.chains.items() if key not in self.trials.done]
+        seen = {part for key in self.trials.done if key in self.chains for part in self.chains[key].parts}
+        # One step at a time that was never tried: what a chain of several strangers changes teaches little.
+        left = [
+            chain
+            for key, chain in self.chains.items()
+            if key not in self.trials.done and len(set(chain.parts) - seen) <= 1
+        ]
         if not left:
             return None
         chance = self._fits(left) * np.clip(1 - self.fails.of(left)[0], 0.01, 1)
