@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from luodi.core.task import Task
     from luodi.train.loop.examples import Examples
     from luodi.train.loop.plan import Plan
-    from luodi.train.loop.slots import Sampler
+    from luodi.train.loop.slots import Objective, Sampler
 
 
 class Train(Step):
@@ -127,8 +127,9 @@ class Train(Step):
             run.log("note", {"text": f"train: {caution}"})
         return train_within(self, bundle, run)
 
-    def here(self, bundle: Bundle, run: Run, *, exact: bool = False) -> Bundle:
-        """The training itself, in this process; `exact`: freed memory is given back at once."""
+    def here(self, bundle: Bundle, run: Run, *, exact: bool = False, losses: Objective | None = None) -> Bundle:
+        """The training itself, in this process; `exact`: freed memory is given back at once. `losses`: in place of the
+        task's."""
         from luodi.train.loop.changes import texts_of
         from luodi.train.loop.checkpoint import Checkpoint
         from luodi.train.loop.examples import examples_of
@@ -151,6 +152,7 @@ class Train(Step):
         checkpoint = Checkpoint(run.out / "checkpoint", key, self.checkpoint_seconds)
         patience = Patience(self.patience, self.watch, bundle.task.metrics())
         plan = self.plan(bundle.task, examples, zeros, run, exact=exact)
+        plan = plan if losses is None else replace(plan, objective=losses)
         tried: dict[str, Any] = {}
         if self.learning_rate == "auto":
             found = find_rate(bundle.model, examples, plan, run, checkpoint)

@@ -49,7 +49,7 @@ def _chart(scored: Sequence[Mapping[str, Any]], axis: str, metric: str, note: Ma
     """The metric by one cost: every chain a point, the frontier a line, the limit a wall."""
     shown = [chain for chain in scored if axis in chain["figures"]]
     data: list[dict[str, Any]] = [_frontier(shown, axis, metric)]
-    for state in dict.fromkeys(chain["state"] for chain in shown):
+    for state in [state for state in COLOURS if any(chain["state"] == state for chain in shown)]:
         part = [chain for chain in shown if chain["state"] == state]
         data.append({
             "x": floats([chain["figures"][axis] for chain in part], 5),
@@ -62,8 +62,11 @@ def _chart(scored: Sequence[Mapping[str, Any]], axis: str, metric: str, note: Ma
             },
             "hovertemplate": "%{text}<br>%{x:.3g}, %{y:.4g}<extra></extra>",
         })  # fmt: skip
+    values = [chain["figures"][metric] for chain in shown]
+    room = max((max(values) - min(values)) * 0.15, abs(max(values)) * 0.01)
     layout: dict[str, Any] = {
-        "xaxis": {"title": {"text": AXES[axis]}, "type": "log"}, "yaxis": {"title": {"text": plain(metric)}},
+        "xaxis": {"title": {"text": AXES[axis]}, "type": "log"},
+        "yaxis": {"title": {"text": plain(metric)}, "range": floats([min(values) - room, max(values) + room], 5)},
     }  # fmt: skip
     most = note["limits"].get(axis)
     if most is not None:
