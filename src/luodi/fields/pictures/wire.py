@@ -113,8 +113,6 @@ def _pixels(image: Any) -> np.ndarray:
         raise BadRequest("", "an image of floating-point pixels has no stated range; save it with 8 or 16 bits")
     if image.mode in ("LA", "La", "PA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
-    elif image.mode in ("1", "L"):
-        image = image.convert("L")
-    elif image.mode not in ("RGB", "RGBA"):
-        image = image.convert("RGB")
+    elif image.mode not in ("L", "RGB", "RGBA"):
+        image = image.convert("L" if image.mode == "1" else "RGB")
     return np.array(image, dtype=np.uint8)
