@@ -91,7 +91,9 @@ def _from_file(data: bytes, max_pixels: int) -> np.ndarray:
             _check_size(*image.size, max_pixels)  # before any pixel is decoded
             image.load()
             # The camera's rotation is side information; most small files have none, and looking for it costs.
-            return _pixels(ImageOps.exif_transpose(image) if image.info or image.format == "TIFF" else image)
+            if image.info or image.format == "TIFF":
+                ImageOps.exif_transpose(image, in_place=True)
+            return _pixels(image)
     except UnidentifiedImageError as error:
         raise BadRequest("", f"{EXPECTED}; got {len(data)} bytes that are no image") from error
     except Image.DecompressionBombError as error:
