@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageOps
 from safetensors.torch import load_file, save_file
 from small_data import IMAGES, SIDES, bundle_of, image_rows, images_bundle, sha
 from torch import nn
@@ -19,6 +20,7 @@ from luodi.core.errors import LuodiError
 from luodi.core.run import Run
 from luodi.core.thing import WrongThing, dump, make
 from luodi.train.loop.augments.drawing.draw import beta, chosen
+from luodi.train.loop.augments.drawing.tones import autocontrasted, equalized, posterized, solarized
 from luodi.train.loop.augments.image.colour import hue_turned
 from luodi.train.loop.augments.image.crop import shifted
 from luodi.train.loop.blending import Blended, blended, losses_of
@@ -103,7 +105,7 @@ def test_config_round_trip(thing):
     [
         {"flip": {"horizontal": 1.5}}, {"crop": {"area": [0.9, 0.1]}}, {"crop": {"ratio": [2, 1]}},
         {"noise": {"share": -1}}, {"erase": {"area": [0.4, 0.1]}}, {"mixup": {"alpha": 0}},
-        {"rand_augment": {"magnitude": 31}}, {"rand_augment": {"among": ["posterize"]}}, {"colour": {"hue": 181}},
+        {"rand_augment": {"magnitude": 31}}, {"rand_augment": {"among": ["sharpen"]}}, {"colour": {"hue": 181}},
         {"flipp": {}},
     ],
     ids=str,
@@ -306,6 +308,85 @@ def test_rand_augment_spares_gray_images_what_they_have_not():
     gray = pictures(50, 1, 6, 6)
     assert torch.equal(applied({"rand_augment": {"among": ["saturation", "hue"]}}, gray), gray)
     assert not torch.equal(applied({"rand_augment": {}}, gray), gray)
+
+
+# Pillow's operation on uint8, and ours; what Pillow rounds down at the end, ours leaves as it is.
+TONES = {
+    "posterize": (lambda image: ImageOps.posterize(image, 5), lambda x: posterized(x, torch.full((len(x),), 5)), 0),
+    "solarize": (lambda image: ImageOps.solarize(image, 100), lambda x: solarized(x, torch.full((len(x),), 100)), 0),
+    "negative": (ImageOps.invert, lambda x: solarized(x, torch.zeros(len(x))), 0),
+    "equalize": (ImageOps.equalize, equalized, 0),
+    "autocontrast": (
+        lambda image: ImageOps.autocontrast(image, cutoff=7),
+        lambda x: autocontrasted(x, torch.full((len(x),), 0.07).double()), 1,
+    ),
+}  # fmt: skip
+
+
+def toned(count, channels, side=24):
+    """uint8 pictures, smooth and noisy, some dark and some light, whose channels all hold 0 and 255."""
+    seeded, found = np.random.default_rng(4), []
+    for number in range(count):
+        low = seeded.normal(60 + 12 * number, 50, (5, 7, channels)).clip(0, 255).astype(np.uint8)
+        planes = [
+            Image.fromarray(low[:, :, c]).resize((side + 3, side), Image.Resampling.BICUBIC) for c in range(channels)
+        ]
+        image = np.stack([np.asarray(plane) for plane in planes], -1).copy()
+        image[0, 0], image[-1, -1] = 0, 255
+        found.append(image)
+    return np.stack(found)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", TONES)
+def test_tones_are_pillows_whatever_the_normalisation(name, channels):
+    reference, ours, off = TONES[name]
+    images = toned(12, channels)
+    expected = np.stack([
+        np.asarray(reference(Image.fromarray(one[:, :, 0] if channels == 1 else one))).reshape(one.shape)
+        for one in images
+    ])  # fmt: skip
+    assert (expected != images).any((1, 2, 3)).all()
+    planes = torch.from_numpy(images).permute(0, 3, 1, 2)
+    mean, deviation = (
+        torch.tensor([90.0, 120, 60])[:channels, None, None],
+        torch.tensor([50.0, 20, 80])[:channels, None, None],
+    )
+    for dtype, close in ((torch.float64, 1e-9), (torch.float32, 1e-3)):
+        encoded = (planes.to(dtype) - mean.to(dtype)) / deviation.to(dtype)
+        found = (ours(encoded) * deviation + mean).permute(0, 2, 3, 1).numpy()
+        assert found.shape == expected.shape
+        gap = found - expected
+        assert gap.min() > -close and gap.max() < close + off, (dtype, gap.min(), gap.max())
+    batch = ours(planes.float())
+    for place in (0, 5):
+        assert torch.equal(ours(planes[place : place + 1].float())[0], batch[place])  # nothing of the others
+
+
+@pytest.mark.parametrize("name", TONES)
+def test_tones_of_a_channel_are_on_its_own_range(name):
+    """An image of a third of the range is changed as the same one of the whole range is; one tone stays."""
+    ours = TONES[name][1]
+    whole = torch.from_numpy(toned(6, 3)).permute(0, 3, 1, 2).double()
+    part = whole / 3 + 40
+    assert torch.allclose(ours(part), ours(whole) / 3 + 40, atol=1e-9)
+    flat = torch.full((2, 3, 4, 4), -1.7)
+    assert torch.equal(ours(flat), flat)
+    assert ours(part.to(torch.bfloat16)).dtype == torch.bfloat16
+
+
+def test_rand_augment_is_as_strong_on_tones_as_it_says():
+    values = torch.from_numpy(toned(8, 3)).permute(0, 3, 1, 2).double()
+    cases = {
+        "posterize": posterized(values, torch.full((8,), 6)), "solarize": solarized(values, torch.full((8,), 128.0)),
+        "equalize": equalized(values), "autocontrast": autocontrasted(values, torch.full((8,), 0.05).double()),
+    }  # fmt: skip
+    for name, expected in cases.items():
+        found = applied({"rand_augment": {"operations": 1, "magnitude": 15, "among": [name]}}, values)
+        assert torch.equal(found, expected) and not torch.equal(found, values), name
+    for name in ("posterize", "solarize", "autocontrast"):
+        still = applied({"rand_augment": {"operations": 1, "magnitude": 0, "among": [name]}}, values)
+        assert torch.allclose(still, values, atol=1e-9), name
 
 
 # ---- blends ---------------------------------------------------------------------------------------

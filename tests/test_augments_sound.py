@@ -16,9 +16,12 @@ from luodi.core.source import rows_of
 from luodi.core.thing import WrongThing, dump, make
 from luodi.train.loop.augments.hearing.resample import resampled
 from luodi.train.loop.augments.hearing.vocoder import sound, spectrum, stretched
+from luodi.train.loop.augments.hearing.warp import places_of, read_between
 
 CLIP = f"{Path(__file__).with_name('own_fields.py')}:Clip"
-SETTINGS = [{"sound_noise": {}}, {"speed": {}}, {"pitch": {"window": 256}}, {"spec_augment": {}}]
+SETTINGS = [
+    {"sound_noise": {}}, {"speed": {}}, {"pitch": {"window": 256}}, {"spec_augment": {}}, {"spec_augment": {"warp": 0}},
+]  # fmt: skip
 NOTHING = [
     {"sound_noise": {"share": 0}}, {"speed": {"share": 0}}, {"speed": {"range": 0}}, {"pitch": {"share": 0}},
     {"pitch": {"semitones": 0}}, {"spec_augment": {"share": 0}},
@@ -70,7 +73,12 @@ def test_config_round_trip(thing):
 
 
 def test_mistakes_are_refused():
-    for thing in ({"sound_noise": {"decibels": [9, 1]}}, {"pitch": {"window": 1000}}, {"spec_augment": {"bands": 2}}):
+    for thing in (
+        {"sound_noise": {"decibels": [9, 1]}},
+        {"pitch": {"window": 1000}},
+        {"spec_augment": {"bands": 2}},
+        {"spec_augment": {"warp": 0.5}},
+    ):
         with pytest.raises(WrongThing):
             make("augments", thing)
     for name in ("speed", "pitch"):
@@ -144,7 +152,7 @@ def test_pitch_changes_by_semitones_and_nothing_else(semitones):
 
 def test_spec_augment_counts_its_masks():
     values = torch.rand(2000, 40, 50, generator=dice(3)) + 1
-    one = {"bands": 0.25, "num_bands": 1, "time": 0.1, "num_times": 0}
+    one = {"warp": 0, "bands": 0.25, "num_bands": 1, "time": 0.1, "num_times": 0}
     gone = (applied({"spec_augment": one}, values) == 0).all(2)
     widths = gone.sum(1)
     assert set(widths.tolist()) == set(range(11)) and float(widths.double().mean()) == pytest.approx(5, abs=0.25)
@@ -159,10 +167,76 @@ def test_spec_augment_counts_its_masks():
 
 def test_spec_augment_on_samples_takes_a_pitch_out():
     values = sines(0.1) + sines(0.4)
-    whole = make("augments", {"spec_augment": {"bands": 0.5, "num_bands": 1, "num_times": 0}})
+    whole = make("augments", {"spec_augment": {"warp": 0, "bands": 0.5, "num_bands": 1, "num_times": 0}})
     powers = torch.stack([whole.apply(values, dice(seed))[0, 1000:7000].square().mean() for seed in range(60)])
     for power in (0.5, 1.0):  # one of the two is gone, or none
         assert torch.isclose(powers, torch.tensor(power).double(), atol=0.01).any()
+
+
+WARP = {"warp": 0.2, "num_bands": 0, "num_times": 0}
+
+
+def slowly(frames, moment, moved):
+    """Time warping of one spectrum, a number at a time, as the paper tells it: the moment goes to `moved`, the ends
+    stay, and each frame in between keeps its share of the way."""
+    bands, last = frames.shape[0], frames.shape[1] - 1
+    found = np.zeros_like(frames)
+    for at in range(last + 1):
+        if at <= moved:
+            place = at / moved * moment if moved > 0 else 0.0
+        else:
+            place = moment + (at - moved) / (last - moved) * (last - moment)
+        before = min(int(place), last - 1)
+        for band in range(bands):
+            one, other = frames[band, before], frames[band, before + 1]
+            found[band, at] = one * (1 - (place - before)) + other * (place - before)
+    return found
+
+
+def test_warped_spectra_are_the_slow_ones():
+    frames = torch.randn(40, 6, 31, generator=dice(5), dtype=torch.float64)
+    moment = torch.rand(40, generator=dice(6), dtype=torch.float64) * 30
+    moved = (moment + torch.randn(40, generator=dice(7), dtype=torch.float64) * 5).clamp(0, 30)
+    found = read_between(frames, places_of(moment, moved, 31))
+    for place in range(40):
+        expected = slowly(frames[place].numpy(), float(moment[place]), float(moved[place]))
+        np.testing.assert_allclose(found[place].numpy(), expected, rtol=0, atol=1e-9)
+    assert torch.equal(read_between(frames, places_of(moment, moment, 31)).round(decimals=9), frames.round(decimals=9))
+
+
+def test_spec_augment_warps_as_far_as_it_says():
+    """A ramp shows where each frame was read: two straight lines, the ends where they were."""
+    ramp = torch.arange(101.0, dtype=torch.float64).expand(3000, 2, 101)
+    places = applied({"spec_augment": WARP}, ramp)[:, 0]
+    assert torch.allclose(places[:, [0, -1]], torch.tensor([0.0, 100]).double())
+    slopes = places.diff()
+    assert float(slopes.min()) > 0
+    first, second = slopes[:, 0], slopes[:, -1]  # before the moment, and after it
+    moved = 100 * (1 - second) / (first - second)
+    moment, far = first * moved, (first - 1) * moved
+    sure = far.abs() > 0.5
+    assert float(far[sure].abs().max()) <= 20 + 1e-6 and float(far.abs().max()) > 19.5
+    assert abs(float(far[sure].mean())) < 0.7 and float(far[sure].abs().mean()) == pytest.approx(10.25, abs=0.5)
+    assert 20 - 1e-6 <= float(moment[sure].min()) < 21 and 79 < float(moment[sure].max()) <= 80 + 1e-6
+    noise = torch.randn(3000, 2, 101, generator=dice(8), dtype=torch.float64)
+    found = applied({"spec_augment": WARP}, noise)  # the same dice
+    for row in range(20):
+        if sure[row]:
+            expected = slowly(noise[row].numpy(), float(moment[row]), float(moved[row]))
+            np.testing.assert_allclose(found[row].numpy(), expected, atol=1e-6)
+
+
+def test_a_warped_sound_keeps_its_pitch_and_its_ends():
+    """A click before and after the middle: moved, while the tone under them stays as high as it was."""
+    tone = sines(0.05).expand(30, 8000)
+    found = applied({"spec_augment": WARP}, tone)
+    assert torch.allclose(pitch_of(found[:, 1000:7000]), torch.tensor(0.05), atol=3e-4)
+    assert torch.allclose(found[:, 1000:7000].square().mean(1), torch.tensor(0.5).double(), atol=0.02)
+    loud = (TIME > 4000).double() * sines(0.05)[0]
+    starts = (applied({"spec_augment": WARP}, loud.expand(60, 8000)).abs() > 0.5).double().argmax(1)
+    assert int(starts.min()) < 3200 and int(starts.max()) > 4800
+    assert int(starts.min()) > 4000 - 0.2 * 8000 - 300 and int(starts.max()) < 4000 + 0.2 * 8000 + 300
+    assert (applied({"spec_augment": WARP}, loud.expand(60, 8000))[:, -1000:-300].square().mean(1) > 0.45).all()
 
 
 # ---- in the loop ----------------------------------------------------------------------------------

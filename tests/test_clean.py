@@ -25,7 +25,7 @@ from luodi.data.clean import Clean
 from luodi.data.cleaning.doubtful import confident, doubtful, joint, thresholds
 from luodi.data.cleaning.outliers import beyond_quartiles, robust_scores
 from luodi.data.likeness.pairs import close_pairs, firsts, groups
-from luodi.data.likeness.pictures import Pictures, lowest, thumbnail
+from luodi.data.likeness.pictures import Pictures, lowest, thumbnail, thumbnails
 from luodi.data.likeness.texts import Texts, jaccard, pieces_of, signature
 
 OFF: dict[str, Any] = dict.fromkeys(
@@ -166,6 +166,30 @@ def test_close_hashes_are_those_of_brute_force() -> None:
     assert len(every) >= 100 and np.array_equal(close_pairs(hashes, 3), every)
 
 
+@pytest.mark.parametrize("most", [0, 1, 6, 12])
+def test_close_hashes_of_crowds_are_those_of_brute_force(most: int) -> None:
+    """Few differing bits, so that many agree in many bands: each pair once, in order."""
+    dice = np.random.default_rng(most)
+    hashes = np.uint64(0xDEADBEEF00FF1234) ^ (np.uint64(1) << dice.integers(0, 64, (400, 4)).astype(np.uint64)).sum(1)
+    hashes[300:] = hashes[:100]
+    every = np.argwhere(np.triu(np.bitwise_count(hashes[:, None] ^ hashes[None]) <= most, 1))
+    assert len(every) >= 100 and np.array_equal(close_pairs(hashes, most), every)
+    for count in (0, 1, 2):
+        assert close_pairs(hashes[:count], most).shape == ((1, 2) if count == 2 and most == 12 else (0, 2))
+
+
+def test_thumbnails_together_are_those_of_each_picture() -> None:
+    dice, shapes = (
+        np.random.default_rng(0),
+        [(28, 28), (28, 28, 3), (28, 28, 4), (32, 32), (40, 20, 3), (7, 191), (191, 191), (192, 192)],
+    )
+    pictures = [dice.integers(0, 256, shape, dtype=np.uint8) for shape in shapes for _ in range(3)]
+    some = list(thumbnails(iter(pictures)))
+    assert [len(one) for one in some] == [3, 3, 3, 3, *[1] * 6, 3, 1, 1, 1]
+    for one, picture in zip(np.concatenate(some), pictures, strict=True):
+        assert np.array_equal(one, thumbnail(picture))
+
+
 def test_groups_and_what_stays() -> None:
     pairs = np.asarray([[0, 1], [1, 2], [4, 5]])
     assert groups(6, pairs).tolist() == [0, 0, 0, 3, 4, 4]
@@ -175,7 +199,7 @@ def test_groups_and_what_stays() -> None:
 def test_the_cosine_transform_is_scipys() -> None:
     fft = pytest.importorskip("scipy.fft")
     small = np.random.default_rng(0).normal(size=(32, 32)).astype(np.float32)
-    np.testing.assert_allclose(lowest(small), fft.dctn(small, norm="ortho")[:8, :8].ravel(), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(lowest(small)[0], fft.dctn(small, norm="ortho")[:8, :8].ravel(), rtol=1e-3, atol=1e-4)
 
 
 def test_altered_pictures_are_found_and_others_are_not(digits: Rows) -> None:

@@ -20,8 +20,9 @@ from luodi.core.rows import Rows
 from luodi.core.run import Run
 from luodi.core.words import rows_told
 from luodi.data.folding import members
-from luodi.data.folding.folds import folds_of
+from luodi.data.folding.folds import Fold, folds_of
 from luodi.data.folding.members import summary
+from luodi.data.folding.out_of_fold import PENALTIES, penalty_of
 from luodi.data.folds import Folds
 
 TRAIN = {"train": {"epochs": 2, "batch_size": 32, "learning_rate": 0.01}}
@@ -193,3 +194,20 @@ def test_what_is_refused(tmp_path: Path) -> None:
         frozenset({"rows", "split", "loss"})
     )
     assert inner.needs == {"split", "loss"} and {"model", "fitted"} <= inner.gives
+
+
+def test_the_penalty_of_a_fold_is_chosen_by_the_rows_it_learns_from() -> None:
+    """Labels at random want the strongest one, plain ones a weak one; rows that are asked about change nothing."""
+    dice = np.random.default_rng(0)
+    x = dice.normal(size=(240, 3)).astype(np.float32)
+    names = [f"row {row}" for row in range(240)]
+    plain = np.where(x[:, 0] > 0, "up", "down")
+    noise = dice.permutation(plain)
+    fold = Fold(np.arange(180), np.arange(180, 240))
+    assert penalty_of(x, plain.tolist(), names, fold) == max(PENALTIES)
+    assert penalty_of(x, noise.tolist(), names, fold) == min(PENALTIES)
+    other, moved = plain.copy(), x.copy()
+    other[180:], moved[180:] = "sideways", 99
+    assert penalty_of(moved, other.tolist(), names, fold) == max(PENALTIES)
+    assert penalty_of(x, ["up"] * 179 + ["down"] * 61, names, fold) in PENALTIES  # a label that an inner fold may lack
+    assert penalty_of(x, ["up"] * 240, names, fold) == min(PENALTIES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,14 @@ import pytest
 import torch
 from small_data import SIDES, TOTALS, bundle_of, sha, table_bundle, table_rows
 from test_averages import stopped_at
+from torch import nn
 from torch.optim import lr_scheduler
 
 from luodi.core.catalog import entries
 from luodi.core.errors import LuodiError
 from luodi.core.run import Run
 from luodi.core.thing import dump, make
+from luodi.train.loop.gradients import mean_loss
 from luodi.train.loop.rates import steepest
 from luodi.train.loop.slots import Check
 
@@ -81,6 +84,86 @@ def test_one_cycle_is_torchs(shape, called, total):
     ours = factors({"one_cycle": {"rise": 0.3, "start": 0.1, "end": 0.001, "shape": shape}}, total)
     assert [0.5 * factor for factor in ours] == pytest.approx(expected, rel=1e-9)
     assert ours[0] == pytest.approx(0.1) and ours[-1] == pytest.approx(0.001) and max(ours) <= 1
+
+
+CYCLED = {
+    "sgd": ({"momentum": 0.95, "variant": "nesterov"}, lambda p: torch.optim.SGD(p, momentum=0.95, nesterov=True)),
+    "adamw": ({"betas": [0.95, 0.98]}, lambda p: torch.optim.AdamW(p, betas=(0.95, 0.98), weight_decay=0.01)),
+    "rmsprop": ({"momentum": 0.95}, lambda p: torch.optim.RMSprop(p, momentum=0.95)),
+}
+
+
+@pytest.mark.parametrize("shape", ["cosine", "linear"])
+@pytest.mark.parametrize("update", CYCLED)
+def test_one_cycle_moves_momentum_as_torchs_does(update, shape):
+    """A regression in two numbers, ten updates long: the same weights after each, rate and momentum both torch's."""
+    dice = np.random.default_rng(0)
+    x, y = (torch.from_numpy(dice.normal(size=shape)) for shape in ((20, 2), (20,)))
+    fields, reference = CYCLED[update]
+    ours, theirs = (nn.Linear(2, 1, bias=False, dtype=torch.float64) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    optimizer = reference(theirs.parameters())
+    scheduler = lr_scheduler.OneCycleLR(
+        optimizer, 0.05, total_steps=10, anneal_strategy=shape[:3] if shape == "cosine" else shape,
+        base_momentum=0.85, max_momentum=0.95, div_factor=25, final_div_factor=1e4,
+    )  # fmt: skip
+    mover = make("updates", {update: fields}).build(ours)
+    schedule = make("schedules", {"one_cycle": {"shape": shape, "momentum": 0.85 / 0.95}})
+    seen = []
+    for number in range(10):
+        for model in (ours, theirs):
+            model.zero_grad()
+            (model(x).flatten() - y).square().mean().backward()
+        mover.move(0.05 * schedule.factor(number, 10), schedule.damping(number, 10))
+        group = optimizer.param_groups[0]
+        seen.append(group["momentum"] if "momentum" in group else group["betas"][0])
+        assert schedule.damping(number, 10) * 0.95 == pytest.approx(seen[-1], rel=1e-12)
+        optimizer.step()
+        if number < 9:
+            scheduler.step()
+        assert torch.allclose(ours.weight, theirs.weight, rtol=1e-10, atol=0), number
+    assert seen[0] == pytest.approx(0.95) and min(seen) == pytest.approx(0.85) and seen[-1] == pytest.approx(0.95)
+
+
+def test_momentum_stands_still_where_it_is_told_to_or_there_is_none():
+    still = make("schedules", {"one_cycle": {"momentum": 1.0}})
+    assert {still.damping(step, 30) for step in range(30)} == {1.0}
+    others = [make("schedules", name) for name in set(entries("schedules")) - {"one_cycle"}]
+    assert {one.damping(step, 30) for one in others for step in range(30)} == {1.0}
+    for update in ("adagrad", "adafactor", "schedule_free", {"sgd": {"momentum": 0.0}}, "rmsprop"):
+        ends = []
+        for damping in (1.0, 0.5):
+            model = nn.Linear(3, 2, bias=False)
+            nn.init.ones_(model.weight)
+            mover = make("updates", update).build(model)
+            for number in range(3):
+                model.zero_grad()
+                model(torch.arange(3.0 + number)[-3:]).square().sum().backward()
+                mover.move(0.01, damping)
+            ends.append(model.weight.detach().clone())
+        assert torch.equal(*ends), update
+
+
+@pytest.mark.parametrize(
+    "update", sorted(set(entries("updates")) - {"adagrad", "adafactor", "schedule_free", "rmsprop"})
+)
+def test_every_momentum_hears_of_it(update):
+    """A damped update goes as one does whose own momentum is that much lower."""
+    fields = {
+        "sgd": lambda m: {"momentum": m}, "muon": lambda m: {"momentum": m, "betas": [m, 0.9]},
+        "l1": lambda m: {"of": {"sgd": {"momentum": m}}},
+    }.get(update, lambda m: {"betas": [m, 0.9]})  # fmt: skip
+    ends = []
+    for momentum, damping in ((0.8, 0.5), (0.4, 1.0), (0.8, 1.0)):
+        torch.default_generator.manual_seed(0)
+        model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 1))
+        mover = make("updates", {update: fields(momentum)}).build(model)
+        for number in range(4):
+            model.zero_grad()
+            model(torch.linspace(-1, 1 + number, 64)).square().sum().backward()
+            mover.move(0.01, damping)
+        ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert torch.allclose(ends[0], ends[1], rtol=1e-6, atol=1e-7) and not torch.allclose(ends[0], ends[2], rtol=1e-4)
 
 
 @pytest.mark.parametrize("patience", [0, 1, 3])
@@ -149,6 +232,43 @@ def test_plateau_in_a_training_goes_on_bit_for_bit(tmp_path):
     stopped_at(tmp_path, lambda log: trained(tmp_path, log, bundle=shuffled_bundle(), **fields), epoch=6)
     again = trained(tmp_path, bundle=shuffled_bundle(), **fields)
     assert sha(again) == sha(whole) and [entry["learning_rate"] for entry in again.notes["history"]] == rates
+
+
+@pytest.mark.parametrize("update", [{"sgd": {"momentum": 0.95}}, {"adamw": {"betas": [0.95, 0.99]}}], ids=str)
+def test_one_cycle_in_a_training_is_torchs_and_goes_on_bit_for_bit(tmp_path, update):
+    """One batch an epoch, so that the order of the rows is no matter: a bare loop with torch's scheduler beside it."""
+    fields = {"epochs": 8, "batch_size": 64, "learning_rate": 0.02, "update": update}
+    fields["schedule"] = {"one_cycle": {"momentum": 0.85 / 0.95}}
+    bundle = bundle_of(SIDES, MLP, table_rows(48, 0), table_rows(48, 1)).ready(Run(tmp_path))
+    reference, task, data = deepcopy(bundle.model), bundle.task, bundle.data
+    whole = trained(tmp_path / "whole", bundle=bundle, **fields)
+    inputs = {
+        name: torch.from_numpy(array) for name, array in task.encode(task.rows_to_requests(data["train"])).items()
+    }
+    truth = {name: torch.from_numpy(array) for name, array in task.truth(data["train"]).items()}
+    if "sgd" in update:
+        optimizer = torch.optim.SGD(reference.parameters(), 0.02, momentum=0.95)
+    else:
+        decayed = [p for p in reference.parameters() if p.dim() > 1]
+        spared = [{"params": [p for p in reference.parameters() if p.dim() < 2], "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW([{"params": decayed}, *spared], 0.02, betas=(0.95, 0.99))
+    scheduler = lr_scheduler.OneCycleLR(optimizer, 0.02, total_steps=8, div_factor=25, final_div_factor=1e4)
+    for number in range(8):
+        optimizer.zero_grad()
+        mean_loss(task.loss(reference, inputs, truth)).backward()
+        optimizer.step()
+        if number < 7:
+            scheduler.step()
+    for name, weight in whole.model.named_parameters():
+        assert torch.allclose(weight, reference.get_parameter(name), rtol=1e-4, atol=1e-6), name
+    fields["checkpoint_seconds"] = 1e-6
+
+    def again(log=None):
+        rows = table_rows(48, 0), table_rows(48, 1)
+        return trained(tmp_path, log, bundle_of(SIDES, MLP, *rows), **fields)
+
+    stopped_at(tmp_path, again, epoch=5)
+    assert sha(again()) == sha(whole)
 
 
 def test_plateau_without_validation_rows_is_refused(tmp_path):

@@ -75,7 +75,7 @@ class Split(Step):
         rows = bundle.data["all"]
         inputs = input_columns(bundle.task, rows, self.id, self.group, self.time)
         alone = np.asarray(first_of(prints(rows, inputs)))
-        pairs = near_pairs(bundle.task, rows, inputs) if self.near != "off" else None
+        pairs = near_pairs(bundle.task, rows, inputs, alone) if self.near != "off" else None
         column = self._stratum(bundle.task, rows)
         parts = self._parts(rows, column, alone, pairs if pairs is not None and self.near == "together" else NONE)
         self._whole(parts, len(rows), column)

@@ -124,9 +124,9 @@ class _TimedUpdate:
     def build(self, model: nn.Module) -> Mover:
         mover = self.update.build(model)
 
-        def move(rate: float) -> None:
+        def move(rate: float, damping: float = 1.0) -> None:
             with self.clock.part("update"):
-                mover.move(rate)
+                mover.move(rate, damping)
 
         return replace(mover, move=move)
 

@@ -95,7 +95,8 @@ class Image(Field):
         pixels = np.empty((len(values), *self.sides, self.channels), np.uint8)
         for index, value in enumerate(values):
             pixels[index] = self._frame(value)
-        planes = pixels.transpose(0, 3, 1, 2).astype(np.float32)
+        # Turned while they are bytes: whole planes are then changed along their memory.
+        planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32)
         # In the order and precision of other libraries, so that a model made elsewhere is given the same bits.
         if self.normalize != "none":
             planes /= 255
@@ -106,7 +107,7 @@ class Image(Field):
             assert self.mean and self.std, "an image field is fitted before it encodes"
             planes -= np.asarray(self.mean, np.float32)[:, None, None]
             planes /= np.asarray(self.std, np.float32)[:, None, None]
-        return {"": np.ascontiguousarray(planes)}
+        return {"": planes}
 
     def example(self, count: int, seed: int) -> list[np.ndarray]:
         return made(count, seed, self.sides)

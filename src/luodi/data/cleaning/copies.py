@@ -50,14 +50,15 @@ def held_out(task: Task, rows: Rows, others: Rows, inputs: Sequence[str], *, loo
     """Row -> that a held-out row has the same inputs, or with `look_near` nearly the same."""
     both = Rows(pa.concat_tables([rows.table.select(inputs), others.table.select(inputs)]))
     ids, count = others.ids, len(rows)
-    first = first_of(prints(both, inputs)).tolist()
+    alone = first_of(prints(both, inputs))
+    first = alone.tolist()
     equal = {one: at - count for at, one in reversed(list(enumerate(first))) if at >= count}
     found = {
         row: f"held-out row {ids[equal[one]]} has the same inputs"
         for row, one in enumerate(first[:count])
         if one in equal
     }
-    pairs = near_pairs(task, both, inputs) if look_near else None
+    pairs = near_pairs(task, both, inputs, alone) if look_near else None
     close: dict[int, int] = {}
     for one, other in (pairs if pairs is not None else NONE).tolist():
         for mine, theirs in ((one, other), (other, one)):

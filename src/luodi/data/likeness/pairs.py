@@ -3,25 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 
-BLOCK = 1 << 22  # comparisons at a time
 NONE = np.zeros((0, 2), np.int64)
 
 
 def close_pairs(hashes: np.ndarray, most: int) -> np.ndarray:
     """(pairs, 2) int64, sorted: every pair of uint64 hashes (count,) that differ in at most `most` of 64 bits.
 
-    Cut into `most` + 1 bands, two such hashes agree in one band at least (pigeonhole), so none is missed.
+    Cut into `most` + 2 bands, two such hashes agree in two bands at least (pigeonhole), so none is missed; two bands
+    are chance less often than one. A pair is told by the first two that it agrees in.
     """
-    edges = np.linspace(0, 64, most + 2).astype(np.uint64)
-    found = [NONE]
-    for low, high in pairwise(edges):
-        bands = (hashes >> low) & np.uint64((1 << int(high - low)) - 1)
-        found += [pairs for bucket in buckets(bands) for pairs in _within(hashes, bucket, most)]
-    return np.unique(np.concatenate(found), axis=0)
+    edges = np.linspace(0, 64, most + 3).astype(int).tolist()
+    bands = [np.uint64((1 << high) - (1 << low)) for low, high in pairwise(edges)]
+    found = [np.zeros(0, np.int64)]
+    for a, b in combinations(range(len(bands)), 2):
+        for one, other in _near(hashes, bands[a] | bands[b], most):
+            off = hashes[one] ^ hashes[other]
+            new = np.logical_and.reduce([off & bands[c] != 0 for c in range(b) if c != a], initial=True)
+            found.append((one * len(hashes) + other)[np.broadcast_to(new, one.shape)])
+    return np.stack(divmod(np.sort(np.concatenate(found)), max(len(hashes), 1)), axis=1)
+
+
+def _near(hashes: np.ndarray, mask: np.uint64, most: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Close pairs, the smaller place first, of hashes that agree in the bits of the mask.
+
+    In the order of these bits each is compared with the next one, with the one after that..., as long as they agree.
+    """
+    order = np.argsort(hashes & mask, kind="stable")  # equal ones by their place
+    inside, at = hashes[order], np.arange(len(order))
+    for step in range(1, len(order)):
+        at = at[: np.searchsorted(at, len(order) - step)]
+        off = inside[at] ^ inside[at + step]
+        agree = off & mask == 0
+        at, off = at[agree], off[agree]
+        if not len(at):
+            return
+        near = at[np.bitwise_count(off) <= most]
+        yield order[near], order[near + step]
 
 
 def buckets(keys: np.ndarray) -> Iterator[np.ndarray]:
@@ -29,16 +50,6 @@ def buckets(keys: np.ndarray) -> Iterator[np.ndarray]:
     order = np.argsort(keys, kind="stable")
     cuts = np.flatnonzero(np.diff(keys[order])) + 1
     yield from (group for group in np.split(order, cuts) if len(group) > 1)
-
-
-def _within(hashes: np.ndarray, bucket: np.ndarray, most: int) -> Iterator[np.ndarray]:
-    inside = hashes[bucket]
-    step = max(BLOCK // len(bucket), 1)
-    for start in range(0, len(bucket), step):
-        off = np.bitwise_count(inside[start : start + step, None] ^ inside[None])
-        one, other = np.nonzero(off <= most)
-        one += start
-        yield np.stack([bucket[one[one < other]], bucket[other[one < other]]], axis=1)
 
 
 def all_pairs(bucket: np.ndarray) -> np.ndarray:

@@ -6,15 +6,22 @@ without the mean; `means` (N,) float32 on the scale 0..255; hashes (N,) uint64.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby, islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from luodi.data.likeness.pairs import close_pairs
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 SIDE = 32  # pixels of a thumbnail's side
 LOW = 8  # lowest frequencies of each axis
+REDUCED = 192  # pixels of a side from which on Pillow makes a picture smaller before it resizes it
+PIXELS = 1 << 22  # of pictures that are resized together
 MOST_BITS = 6  # of 63 that may differ for a second look
 # Largest distance of two pictures' waves, each of length 1. On 500 pictures of clothes, copies as JPEG of quality 60
 # and of twice the size lie at 0.02 to 0.06; of 12,000 different ones one in a thousand has a neighbour within 0.07.
@@ -35,8 +42,7 @@ class Pictures:
     @classmethod
     def of(cls, arrays: Iterable[np.ndarray]) -> Pictures:
         """From uint8 arrays (height, width) or (height, width, 3 or 4)."""
-        all_low = [lowest(thumbnail(array)) for array in arrays]
-        whole = np.stack(all_low) if all_low else np.zeros((0, LOW * LOW), np.float32)
+        whole = np.concatenate([np.zeros((0, LOW * LOW), np.float32), *map(lowest, thumbnails(arrays))])
         return cls(whole[:, 1:], whole[:, 0] / SIDE, perceptual_hashes(whole[:, 1:]))
 
     def pairs(self) -> np.ndarray:
@@ -58,20 +64,51 @@ class Pictures:
         return chosen
 
 
+def thumbnails(arrays: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """(some, 32, 32) float32 grey, in order, as many at a time as are alike; what is transparent is white.
+
+    Small squares of one size are resized together, one under the other, to the same bits; of others Pillow decides
+    which axis comes first.
+    """
+    for shape, alike in groupby(arrays, key=lambda array: array.shape):
+        many = PIXELS // (shape[0] * shape[1]) if shape[0] == shape[1] < REDUCED else 1
+        while some := list(islice(alike, max(many, 1))):
+            yield _together(np.stack(some)) if len(some) > 1 else thumbnail(some[0])[None]
+
+
 def thumbnail(array: np.ndarray) -> np.ndarray:
     """(32, 32) float32 grey; what is transparent is white."""
+    from PIL import Image
+
+    return np.asarray(_grey(array).resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=3.0), np.float32)
+
+
+def _together(stack: np.ndarray) -> np.ndarray:
+    """(count, 32, 32) of (count, height, width, ...): Pillow resizes along the rows, then along the columns."""
+    from PIL import Image
+
+    def narrowed(rows: Image.Image) -> np.ndarray:
+        return np.asarray(rows.resize((SIDE, rows.height), Image.Resampling.BILINEAR))
+
+    count, height = stack.shape[:2]
+    across = narrowed(_grey(stack.reshape(-1, *stack.shape[2:]))).reshape(count, height, SIDE)
+    turned = np.ascontiguousarray(across.transpose(0, 2, 1)).reshape(-1, height)
+    down = narrowed(Image.fromarray(turned)).reshape(count, SIDE, SIDE)
+    return np.ascontiguousarray(down.transpose(0, 2, 1), np.float32)
+
+
+def _grey(array: np.ndarray) -> Image.Image:
     from PIL import Image
 
     if array.ndim == 3 and array.shape[2] == 4:
         share = array[:, :, 3:].astype(np.float32) / 255
         array = (array[:, :, :3] * share + 255 * (1 - share)).round().astype(np.uint8)
-    grey = Image.fromarray(array).convert("L")
-    return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=3.0), np.float32)
+    return Image.fromarray(array).convert("L")
 
 
 def lowest(small: np.ndarray) -> np.ndarray:
-    """(64,): the 8 x 8 lowest frequencies of the orthonormal cosine transform (DCT-II) of a thumbnail."""
-    return (WAVES @ small @ WAVES.T).ravel()
+    """(count, 64): the 8 x 8 lowest frequencies of the orthonormal cosine transform (DCT-II) of thumbnails."""
+    return (WAVES @ small @ WAVES.T).reshape(-1, LOW * LOW)
 
 
 def _cosines() -> np.ndarray:

@@ -30,8 +30,14 @@ class Look(Protocol):
 
 def prints(rows: Rows, columns: Sequence[str]) -> list[bytes]:
     """What each row holds in these columns, as 32 bytes."""
-    cells = zip(*(rows.column(name) for name in columns), strict=True)
+    cells = zip(*(_short(rows.column(name)) for name in columns), strict=True)
     return [sha256(repr(row).encode()).digest() for row in cells]
+
+
+def _short(cells: list[Any]) -> list[Any]:
+    """A column of files by their hashes: the text of bytes is four times as long as they are."""
+    files = all(isinstance(cell, bytes) or cell is None for cell in cells)
+    return [cell and sha256(cell).digest() for cell in cells] if files else cells
 
 
 def first_of(marks: Sequence[Any]) -> np.ndarray:
@@ -60,15 +66,16 @@ def _guess(rows: Rows, name: str) -> str:
     return "text" if head and sum(map(len, head)) >= SHORTEST * len(head) else ""
 
 
-def near_pairs(task: Task, rows: Rows, columns: Sequence[str]) -> np.ndarray | None:
+def near_pairs(task: Task, rows: Rows, columns: Sequence[str], first: np.ndarray | None = None) -> np.ndarray | None:
     """(pairs, 2) int64 of rows that are nearly the same in all of `columns`, among the first of each that are equal.
 
-    Pictures and texts may be near; every other cell is equal. None where no column holds pictures or texts.
+    Pictures and texts may be near; every other cell is equal. None where no column holds pictures or texts. `first`
+    is what `first_of` found, if it is known.
     """
     kinds = looks_of(task, rows, columns)
     if not kinds:
         return None
-    alone = np.unique(first_of(prints(rows, columns)))
+    alone = np.unique(first_of(prints(rows, columns)) if first is None else first)
     some = rows.take(alone)
     known = fields(task, "inputs")
     looks: list[Look] = [_look(what, some, name, known.get(name)) for name, what in kinds.items()]

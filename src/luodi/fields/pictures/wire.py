@@ -91,7 +91,9 @@ def _from_file(data: bytes, max_pixels: int) -> np.ndarray:
             _check_size(*image.size, max_pixels)  # before any pixel is decoded
             image.load()
             # The camera's rotation is side information; most small files have none, and looking for it costs.
-            return _pixels(ImageOps.exif_transpose(image) if image.info or image.format == "TIFF" else image)
+            if image.info or image.format == "TIFF":
+                ImageOps.exif_transpose(image, in_place=True)
+            return _pixels(image)
     except UnidentifiedImageError as error:
         raise BadRequest("", f"{EXPECTED}; got {len(data)} bytes that are no image") from error
     except Image.DecompressionBombError as error:
@@ -113,8 +115,6 @@ def _pixels(image: Any) -> np.ndarray:
         raise BadRequest("", "an image of floating-point pixels has no stated range; save it with 8 or 16 bits")
     if image.mode in ("LA", "La", "PA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
-    elif image.mode in ("1", "L"):
-        image = image.convert("L")
-    elif image.mode not in ("RGB", "RGBA"):
-        image = image.convert("RGB")
+    elif image.mode not in ("L", "RGB", "RGBA"):
+        image = image.convert("L" if image.mode == "1" else "RGB")
     return np.array(image, dtype=np.uint8)

@@ -72,7 +72,7 @@ def fit(
                 if arithmetic.usable(parameters):
                     if plan.clip is not None:
                         clip_grad_norm_(parameters, plan.clip)
-                    learning.move(plan.rate(state.step, state.total, state.checks))
+                    learning.move(*plan.pace(state.step, state.total, state.checks))
                 zeros.keep()
                 state.advance()
                 progress.tick(state)

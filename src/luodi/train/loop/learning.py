@@ -80,14 +80,14 @@ class Learning:
                 module.eval()  # the running statistics of a frozen normalisation layer stay too
         return [p for stage, rate in zip(self.stages, self.rates, strict=True) for p in stage.parameters if rate]
 
-    def move(self, rate: float) -> None:
+    def move(self, rate: float, damping: float = 1.0) -> None:
         """One update of every stage that learns."""
         if self.whole:
-            self.movers[0].move(rate)
+            self.movers[0].move(rate, damping)
             return
         for mover, place in zip(self.movers, self.moved, strict=True):
             if self.rates[place]:
-                mover.move(rate * self.rates[place])
+                mover.move(rate * self.rates[place], damping)
 
     def end(self) -> None:
         """Nothing is frozen any more."""

@@ -19,7 +19,7 @@ def moments_mover(
 
     counted = tuple(Group(g.parameters, g.decay, {**g.memory, "step": counters(g)}) for g in groups)
 
-    def move(rate: float) -> None:
+    def move(rate: float, damping: float = 1.0) -> None:
         with torch.no_grad():
             for group in counted:
                 parameters, slopes, memory = group.moving()
@@ -27,7 +27,7 @@ def moments_mover(
                     torch._foreach_add_(memory["step"], 1)
                     kernel(
                         parameters, slopes, memory["mean"], memory["square"], [], memory["step"], lr=rate,
-                        beta1=betas[0], beta2=betas[1], weight_decay=group.decay, eps=epsilon, amsgrad=False,
+                        beta1=betas[0] * damping, beta2=betas[1], weight_decay=group.decay, eps=epsilon, amsgrad=False,
                         maximize=False,
                     )  # fmt: skip
 

@@ -6,7 +6,7 @@ formulas are the same. Any torch optimizer fits too: see `torch_optimizer.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -36,11 +36,21 @@ class Memory(Protocol):
         ...
 
 
+class Move(Protocol):
+    """Moves every parameter that has a gradient.
+
+    `damping`, from 0 to 1, is what a schedule multiplies the update's momentum with, its first beta where it has betas;
+    an update that has neither takes no notice.
+    """
+
+    def __call__(self, rate: float, damping: float = 1.0) -> None: ...
+
+
 @dataclass(frozen=True)
 class Mover:
-    """An update at work on one model: `move(rate)` moves every parameter that has a gradient."""
+    """An update at work on one model."""
 
-    move: Callable[[float], None]
+    move: Move
     memory: Memory
     shown: Pairing | None = None  # of an update that ends with other weights than it trains
 
@@ -88,9 +98,9 @@ class GroupMemory:
 def together(movers: Mapping[str, Mover]) -> Mover:
     """Several movers of one model's different parameters as one."""
 
-    def move(rate: float) -> None:
+    def move(rate: float, damping: float = 1.0) -> None:
         for mover in movers.values():
-            mover.move(rate)
+            mover.move(rate, damping)
 
     return Mover(move, Joined({name: mover.memory for name, mover in movers.items()}))
 

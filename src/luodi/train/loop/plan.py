@@ -74,6 +74,10 @@ class Plan:
         """The learning rate of an update, after these checks."""
         return self.learning_rate * self.schedule.factor(step, total, checks)
 
+    def pace(self, step: int, total: int, checks: Checks = ()) -> tuple[float, float]:
+        """The learning rate of an update, and what its momentum is multiplied with."""
+        return self.rate(step, total, checks), self.schedule.damping(step, total, checks)
+
     def updates(self, order: Tensor, run: Run) -> tuple[Tensor, ...]:
         """The row numbers of each update of an epoch, all ranks together.
 

@@ -90,6 +90,10 @@ class Schedule(Thing):
         """What the learning rate is multiplied with at update `step` (0 .. total - 1), after these checks."""
         raise NotImplementedError
 
+    def damping(self, step: int, total: int, checks: Checks = ()) -> float:
+        """What the update's momentum is multiplied with then, from 0 to 1."""
+        return 1.0
+
 
 class Augment(Thing):
     """A random change of the training inputs that leaves their targets true."""

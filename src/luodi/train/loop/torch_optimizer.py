@@ -15,11 +15,16 @@ if TYPE_CHECKING:
 
 
 def of_optimizer(optimizer: Optimizer) -> Mover:
-    """For an update whose `build` makes an optimizer of torch; all its groups get the schedule's rate."""
+    """For an update whose `build` makes an optimizer of torch; all its groups get the schedule's rate and damping."""
+    own = [{name: group[name] for name in ("momentum", "betas") if name in group} for group in optimizer.param_groups]
 
-    def move(rate: float) -> None:
-        for group in optimizer.param_groups:
+    def move(rate: float, damping: float = 1.0) -> None:
+        for group, numbers in zip(optimizer.param_groups, own, strict=True):
             group["lr"] = rate
+            if "momentum" in numbers:
+                group["momentum"] = numbers["momentum"] * damping
+            if "betas" in numbers:
+                group["betas"] = (numbers["betas"][0] * damping, *numbers["betas"][1:])
         optimizer.step()
 
     return Mover(move, OptimizerMemory(optimizer))

@@ -29,7 +29,7 @@ class Adagrad(Update):
         bare = groups_of(model, self.weight_decay, ("squares",))
         groups = tuple(Group(g.parameters, g.decay, {**g.memory, "step": counters(g)}) for g in bare)
 
-        def move(rate: float) -> None:
+        def move(rate: float, damping: float = 1.0) -> None:
             with torch.no_grad():
                 for group in groups:
                     parameters, slopes, memory = group.moving()

@@ -48,7 +48,7 @@ class AdamW8bit(Update):
             for g in groups_of(model, self.weight_decay, ())
         )  # fmt: skip
 
-        def move(rate: float) -> None:
+        def move(rate: float, damping: float = 1.0) -> None:
             with torch.no_grad():
                 for group in groups:
                     parameters, slopes, memory = group.moving()
@@ -57,8 +57,8 @@ class AdamW8bit(Update):
                         step += 1
                         arithmetic(
                             parameter.detach(), slope.contiguous(), step, mean, square, None,
-                            torch.tensor(rate, dtype=torch.float32, device=parameter.device), *self.betas, group.decay,
-                            self.epsilon, True, False,
+                            torch.tensor(rate, dtype=torch.float32, device=parameter.device),
+                            self.betas[0] * damping, self.betas[1], group.decay, self.epsilon, True, False,
                         )  # fmt: skip
 
         return Mover(move, GroupMemory(groups))

@@ -45,8 +45,8 @@ class L1(Update):
         inner = self.of.build(model)
         weights = [weight for group in groups_of(model, 1.0, ()) if group.decay for weight in group.parameters]
 
-        def move(rate: float) -> None:
-            inner.move(rate)
+        def move(rate: float, damping: float = 1.0) -> None:
+            inner.move(rate, damping)
             moved: list[Tensor] = [weight for weight in weights if weight.grad is not None]
             if moved:
                 with torch.no_grad():

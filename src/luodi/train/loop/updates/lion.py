@@ -30,13 +30,13 @@ class Lion(Update):
 
         groups = groups_of(model, self.weight_decay, ("mean",))
 
-        def move(rate: float) -> None:
+        def move(rate: float, damping: float = 1.0) -> None:
             with torch.no_grad():
                 for group in groups:
                     parameters, slopes, memory = group.moving()
                     if not parameters:
                         continue
-                    ways = torch._foreach_lerp(memory["mean"], slopes, 1 - self.betas[0])
+                    ways = torch._foreach_lerp(memory["mean"], slopes, 1 - self.betas[0] * damping)
                     torch._foreach_sign_(ways)
                     if group.decay:
                         torch._foreach_mul_(parameters, 1 - rate * group.decay)

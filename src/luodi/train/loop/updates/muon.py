@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import sqrt
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,18 +43,19 @@ class Muon(Update):
         if not hidden:
             return adamw
         group = Group(hidden, self.weight_decay, {"mean": [torch.zeros_like(weight) for weight in hidden]})
-        muon = Mover(lambda rate: self._move(group, rate), GroupMemory((group,)))
+        muon = Mover(partial(self._move, group), GroupMemory((group,)))
         return together({"muon": muon, "adamw": adamw})
 
-    def _move(self, group: Group, rate: float) -> None:
+    def _move(self, group: Group, rate: float, damping: float = 1.0) -> None:
         import torch
 
         with torch.no_grad():
             parameters, slopes, memory = group.moving()
             if not parameters:
                 return
-            torch._foreach_lerp_(memory["mean"], slopes, 1 - self.momentum)
-            ahead = torch._foreach_lerp(slopes, memory["mean"], self.momentum)
+            kept = self.momentum * damping
+            torch._foreach_lerp_(memory["mean"], slopes, 1 - kept)
+            ahead = torch._foreach_lerp(slopes, memory["mean"], kept)
             torch._foreach_mul_(parameters, 1 - rate * group.decay)
             for weight, slope in zip(parameters, ahead, strict=True):
                 way = orthogonal(slope, self.rounds, arithmetic(weight))

@@ -53,8 +53,8 @@ class Points:
     weight: float = 0.0  # summed
     done: int = 0
 
-    def move(self, rate: float) -> None:
-        """One update."""
+    def move(self, rate: float, damping: float = 1.0) -> None:
+        """One update; it has no momentum, its first beta is y's place."""
         import torch
 
         self.done += 1

@@ -28,24 +28,25 @@ class SGD(Update):
 
         groups = groups_of(model, self.weight_decay, ("velocity",) if self.momentum else ())
 
-        def move(rate: float) -> None:
+        def move(rate: float, damping: float = 1.0) -> None:
+            momentum = self.momentum * damping
             with torch.no_grad():
                 for group in groups:
                     parameters, slopes, memory = group.moving()
                     if group.decay and parameters:
                         slopes = torch._foreach_add(slopes, parameters, alpha=group.decay)
                     if self.momentum and parameters:
-                        torch._foreach_mul_(memory["velocity"], self.momentum)
+                        torch._foreach_mul_(memory["velocity"], momentum)
                         torch._foreach_add_(memory["velocity"], slopes)
-                        slopes = self._ahead(list(slopes), memory["velocity"])
+                        slopes = self._ahead(list(slopes), memory["velocity"], momentum)
                     if parameters:
                         torch._foreach_add_(parameters, slopes, alpha=-rate)
 
         return Mover(move, GroupMemory(groups))
 
-    def _ahead(self, slopes: list[Tensor], velocities: list[Tensor]) -> list[Tensor]:
+    def _ahead(self, slopes: list[Tensor], velocities: list[Tensor], momentum: float) -> list[Tensor]:
         import torch
 
         if self.variant == "plain":
             return velocities
-        return list(torch._foreach_add(slopes, velocities, alpha=self.momentum))
+        return list(torch._foreach_add(slopes, velocities, alpha=momentum))

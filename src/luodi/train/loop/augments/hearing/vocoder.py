@@ -28,31 +28,37 @@ def sound(frames: Tensor, window: int, length: int) -> Tensor:
 
 
 def stretched(values: Tensor, factors: Tensor, window: int) -> Tensor:
-    """(batch, longest): each sound `factors` (batch,) times as long, at the same pitch; silence after the shorter ones.
+    """(batch, longest): each sound `factors` (batch,) times as long, at the same pitch; after it, silence."""
+    import torch
 
-    Frames are read at a fraction of their pace; magnitudes are interpolated, and phases go on by what they went on
-    there, from the loudest frame in both directions: where it begins, neighbouring bands agree in phase.
+    factors = factors.to(values.device, torch.float64)
+    longest = ceil(values.shape[1] * float(factors.max()))
+    count = longest // (window // 4) + 1
+    places = torch.arange(count, device=values.device, dtype=torch.float64) / factors[:, None]
+    return sound(paced(spectrum(values.double(), window), places, window), window, longest).to(values.dtype)
+
+
+def paced(frames: Tensor, places: Tensor, window: int) -> Tensor:
+    """complex (batch, bins, count): frames read at `places` (batch, count), from 0 up, silence after the last.
+
+    Magnitudes are interpolated, and phases go on by what they went on there, from the loudest frame in both
+    directions: where it begins, neighbouring bands agree in phase.
     """
     import torch
 
-    frames = spectrum(values.double(), window)
-    factors = factors.to(values.device, torch.float64)
-    longest = ceil(values.shape[1] * float(factors.max()))
-    count, hop = longest // (window // 4) + 1, window // 4
-    places = torch.arange(count, device=values.device, dtype=torch.float64) / factors[:, None]
     before = places.floor()
     frames = torch.nn.functional.pad(frames, (0, max(0, int(before.max()) + 2 - frames.shape[2])))
     here, there = (_read(frames, before.long() + step) for step in (0, 1))
     share = (places - before)[:, None]
     size = here.abs() * (1 - share) + there.abs() * share
-    bins = torch.arange(frames.shape[1], device=values.device, dtype=torch.float64)[:, None]
-    pace = 2 * torch.pi * hop / window * bins
+    bins = torch.arange(frames.shape[1], device=frames.device, dtype=torch.float64)[:, None]
+    pace = 2 * torch.pi * (window // 4) / window * bins
     off = there.angle() - here.angle() - pace
     steps = pace + off - 2 * torch.pi * (off / (2 * torch.pi)).round()
     phase = torch.cat([torch.zeros_like(steps[..., :1]), steps[..., :-1].cumsum(-1)], -1)
     loudest = size.square().sum(1).argmax(-1)[:, None]
     phase = phase - _read(phase, loudest) + _read(here, loudest).angle()
-    return sound(torch.polar(size, phase), window, longest).to(values.dtype)
+    return torch.polar(size, phase)
 
 
 def _read(frames: Tensor, at: Tensor) -> Tensor:

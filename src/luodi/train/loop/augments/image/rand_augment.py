@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from luodi.train.loop.augments.drawing.draw import a_row, between, chosen, where
+from luodi.train.loop.augments.drawing.tones import autocontrasted, equalized, posterized, solarized
 from luodi.train.loop.augments.image.affine import moved, origins_of
 from luodi.train.loop.augments.image.colour import brightened, contrasted, hue_turned, saturated
 from luodi.train.loop.augments.image.erase import erased
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
 
 Operation = Literal[
     "nothing", "turn", "lean", "right", "down", "size",
-    "brightness", "contrast", "saturation", "hue", "noise", "erase",
+    "brightness", "contrast", "autocontrast", "equalize", "posterize", "solarize", "saturation", "hue",
+    "noise", "erase",
 ]  # fmt: skip
 MOST = 30.0  # the end of the scale of magnitudes, as in the paper
 # What an operation does at the end of the scale; the sign is drawn.
 TURN, LEAN, SHIFT, SIZE, BRIGHT, FACTOR, HUE, NOISE, SIDE = 30.0, 16.7, 0.45, 1.5, 1.0, 2.5, 90.0, 0.5, 0.5
+BITS, CUT = 4, 0.1
 COLOURS = ("saturation", "hue")  # of three channels alone
 
 
@@ -31,16 +34,18 @@ class RandAugment(Augment):
 
     Two numbers instead of a setting for each operation. At magnitude 30 it turns by 30 degrees, shears by 16.7, shifts
     by 0.45 of a side, scales 1.5 times, brightens by the image's own spread, changes contrast and saturation 2.5 times,
-    turns the hue by 90 degrees, adds noise of half the spread, or erases a rectangle of half the sides (the channels'
-    means). Gray images are spared saturation and hue. The operations are those of `affine`, `colour`, `noise` and
-    `erase`; each image takes four draws an operation.
+    turns the hue by 90 degrees, adds noise of half the spread, erases a rectangle of half the sides (the channels'
+    means), takes 4 of 8 bits (posterize), makes a negative of all (solarize: of the lightest part), or stretches
+    tones until a tenth of the pixels is cut off at each end (autocontrast); equalize has no strength. A channel's own
+    darkest and lightest value count as black and white. Gray images are spared saturation and hue. Other operations are
+    those of `affine`, `colour`, `noise` and `erase`; each image takes four draws an operation.
     """
 
     operations: Annotated[int, Field(ge=1, le=16)] = 2  # one after the other, on each image
     magnitude: Annotated[float, Field(ge=0, le=MOST)] = 9.0
     among: tuple[Operation, ...] = (
-        "nothing", "turn", "lean", "right", "down", "size", "brightness", "contrast", "saturation", "hue", "noise",
-        "erase",
+        "nothing", "turn", "lean", "right", "down", "size", "brightness", "contrast", "autocontrast", "equalize",
+        "posterize", "solarize", "saturation", "hue", "noise", "erase",
     )  # fmt: skip
     fill: Literal["border", "zero"] = "border"  # what comes in from outside: the nearest pixel, or 0 (after encoding)
     share: Annotated[float, Field(ge=0, le=1)] = 1.0  # of the images
@@ -85,6 +90,14 @@ class RandAugment(Augment):
                 return noisy(values, a_row(NOISE * strength.abs(), values), generator)
             case "erase":
                 return erased(values, _square(values, SIDE * strength.abs(), place), "mean", generator)
+            case "autocontrast":
+                return autocontrasted(values, CUT * strength.abs())
+            case "equalize":
+                return equalized(values)
+            case "posterize":
+                return posterized(values, 8 - (BITS * strength.abs()).round())
+            case "solarize":
+                return solarized(values, 256 * (1 - strength.abs()))
         return self._moved(name, values, strength)
 
     def _moved(self, name: Operation, values: Tensor, strength: Tensor) -> Tensor:

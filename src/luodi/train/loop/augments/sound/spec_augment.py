@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from luodi.train.loop.augments.drawing.draw import between, chosen, where
-from luodi.train.loop.augments.hearing.vocoder import sound, spectrum
+from luodi.train.loop.augments.hearing.vocoder import paced, sound, spectrum
+from luodi.train.loop.augments.hearing.warp import read_between, warped_places
 from luodi.train.loop.slots import Augment
 
 if TYPE_CHECKING:
@@ -15,14 +16,17 @@ if TYPE_CHECKING:
 
 
 class SpecAugment(Augment):
-    """Silences random bands of frequency and stretches of time (arXiv 1904.08779, without its time warping).
+    """Warps time, and silences random bands of frequency and stretches of time (arXiv 1904.08779).
 
-    Each mask is up to the stated share wide, and may be nothing. Spectra (batch, bands, frames) are masked as they are;
-    samples (batch, samples) are taken to a spectrum, masked, and back. Each sound takes two draws a mask and one more.
+    A moment of each sound moves by up to the stated share of its time; what lies before and after is stretched and
+    squeezed at the same pitch. Each mask is up to the stated share wide, and may be nothing. Spectra (batch, bands,
+    frames) are changed as they are, frames of the warp read between two; samples (batch, samples) are taken to a
+    spectrum, warped by a phase vocoder, masked, and back. Each sound takes two draws a mask and three more.
     """
 
     kind: ClassVar[Literal["image", "sound"]] = "sound"
 
+    warp: Annotated[float, Field(ge=0, lt=0.5)] = 0.05  # of the whole time, that a moment moves at most
     bands: Annotated[float, Field(ge=0, le=1)] = 0.25  # of all bands, a mask at most
     num_bands: Annotated[int, Field(ge=0, le=20)] = 2  # masks
     time: Annotated[float, Field(ge=0, le=1)] = 0.1  # of the whole time, a mask at most
@@ -35,9 +39,14 @@ class SpecAugment(Augment):
         """`values` (batch, samples) or (batch, bands, frames), any float type."""
         frames = spectrum(values, self.window) if values.ndim == 2 else values
         hidden = self._hidden(frames, generator)
+        places = warped_places(len(values), frames.shape[2], self.warp, generator)
         mask = chosen(len(values), self.share, generator)
         if not mask.any():
             return values
+        if self.warp and values.ndim == 2:
+            frames = paced(frames, places.to(frames.device), self.window).to(frames.dtype)
+        elif self.warp:
+            frames = read_between(frames, places)
         if values.ndim == 2:
             return where(mask, sound(frames.masked_fill(hidden, 0), self.window, values.shape[1]), values)
         fill = frames.mean((1, 2), keepdim=True) if self.fill == "mean" else frames.new_zeros(())
