@@ -51,6 +51,16 @@ def test_tokens_count_where_they_are_real_and_numbers_by_their_squares():
     assert distance("number", torch.tensor([[3.0]]), torch.tensor([[1.0]]), None, 2.0)[0].tolist() == [4.0]
 
 
+def test_places_that_are_none_say_nothing():
+    dice = torch.Generator().manual_seed(0)
+    own, theirs = torch.randn(1, 6, 2, generator=dice), torch.randn(1, 6, 2, generator=dice)
+    real = torch.tensor([[True, False, True, True, False, True]])
+    each, weights = distance("sequence", own, theirs, real, 2.0)
+    kept = real[0].nonzero().flatten()
+    columns = [distance("category", own[:, kept, at], theirs[:, kept, at], None, 2.0)[0].item() for at in (0, 1)]
+    assert each.item() == pytest.approx(sum(columns) / 2, rel=1e-5) and weights.item() == 1
+
+
 def test_features_are_alike_by_the_papers_formula():
     vectors = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
     found = alike(vectors)  # products [[1, 1], [1, 2]], rows of length 1

@@ -35,6 +35,7 @@ class Factorize(Step):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"model", "float"})
+    excludes: ClassVar[frozenset[str]] = frozenset({"adapters"})  # they belong to the layers as they are
 
     energy: Annotated[float, Field(gt=0, le=1)] = 0.95  # share of the sum of squared singular values
     share: Annotated[float, Field(gt=0, lt=1)] | None = None  # of a layer's weights; given: energy does not count

@@ -11,7 +11,7 @@ from luodi.core.bundle import Edit, weights_count
 from luodi.core.errors import LuodiError
 from luodi.core.step import Facts, Step
 from luodi.core.thing import ModelConfig, Slot, WrongThing
-from luodi.train.loop.teaching import TAUGHT, Teaching
+from luodi.train.loop.teaching import Teaching
 from luodi.train.train import Train
 
 if TYPE_CHECKING:
@@ -20,16 +20,15 @@ if TYPE_CHECKING:
     from luodi.core.bundle import Bundle
     from luodi.core.outlook import Forecast, Outlook
     from luodi.core.run import Run
-    from luodi.core.spec import Spec
     from luodi.core.task import Task
 
 
 class Distil(Step):
     """Trains a fresh model, of any architecture, on the rows and on what the bundle's model answers to them.
 
-    The loss is (1 - `soft`) times the task's own and `soft` times the distance to the teacher: for labels and tokens
-    temperature^2 x KL of both at this temperature (Hinton, Vinyals and Dean 2015, arXiv 1503.02531), for numbers the
-    squared difference. `features` adds how unlike the two find the rows of a batch, by what enters their heads
+    The loss is (1 - `soft`) times the task's own and `soft` times the distance to the teacher: for labels, tokens and
+    places temperature^2 x KL of both at this temperature (Hinton, Vinyals and Dean 2015, arXiv 1503.02531), for numbers
+    the squared difference. `features` adds how unlike the two find the rows of a batch, by what enters their heads
     (similarity-preserving distillation, arXiv 1907.09682), which works for any two widths. `train` says how: all of its
     fields, but no compiled graph. The teacher stays as it is and is gone afterwards; its fitted fields remain.
     """
@@ -62,9 +61,6 @@ class Distil(Step):
     def objection(self, task: Task, config: ModelConfig | None) -> str | None:
         if self.model is None and config is None:
             return "the model was made elsewhere: name the student's `model`"
-        unknown = [name for name, spec in _specs(task).items() if spec.kind not in TAUGHT]
-        if unknown:
-            return f"{', '.join(unknown)}: what a teacher says of places in a text is not learned from"
         return self.train.objection(task, self.model or config)
 
     def lacks(self, device: str) -> str | None:
@@ -98,11 +94,3 @@ class Distil(Step):
         done = after.with_model(after.model, edit=Edit(step=self, version=self.version))
         told = f"{sizes[1]:,} numbers taught by {sizes[0]:,}"
         return done.noting(**after.notes, told=[told], numbers={"teacher": sizes[0], "student": sizes[1]})
-
-
-def _specs(task: Task) -> Mapping[str, Spec]:
-    """The task's outputs, as far as they are known before its fields are fitted."""
-    try:
-        return task.outputs_specs()
-    except LuodiError:
-        return {}

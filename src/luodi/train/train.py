@@ -128,8 +128,7 @@ class Train(Step):
         return train_within(self, bundle, run)
 
     def here(self, bundle: Bundle, run: Run, *, exact: bool = False, losses: Objective | None = None) -> Bundle:
-        """The training itself, in this process; `exact`: freed memory is given back at once. `losses`: in place of the
-        task's."""
+        """The training itself, here; `exact`: freed memory is given back at once; `losses`: in place of the task's."""
         from luodi.train.loop.changes import texts_of
         from luodi.train.loop.checkpoint import Checkpoint
         from luodi.train.loop.examples import examples_of
@@ -151,8 +150,7 @@ class Train(Step):
         key = identity(self.model_copy(update=NEUTRAL), bundle, run)
         checkpoint = Checkpoint(run.out / "checkpoint", key, self.checkpoint_seconds)
         patience = Patience(self.patience, self.watch, bundle.task.metrics())
-        plan = self.plan(bundle.task, examples, zeros, run, exact=exact)
-        plan = plan if losses is None else replace(plan, objective=losses)
+        plan = self.plan(bundle.task, examples, zeros, run, exact=exact, losses=losses)
         tried: dict[str, Any] = {}
         if self.learning_rate == "auto":
             found = find_rate(bundle.model, examples, plan, run, checkpoint)
@@ -169,9 +167,8 @@ class Train(Step):
         after = bundle.with_model(model, edit=Edit(step=self))
         return after.replace(facts=(after.facts | self.gives) - self.ends).noting(**notes)
 
-    def plan(
-        self, task: Task, examples: Examples, zeros: Literal["keep", "refill"], run: Run, *, exact: bool = False
-    ) -> Plan:
+    def plan(self, task: Task, examples: Examples, zeros: Literal["keep", "refill"], run: Run, *, exact: bool = False,
+             losses: Objective | None = None) -> Plan:  # fmt: skip
         """The loop's slots filled by this step's fields."""
         from luodi.train.loop.audience import Audience
         from luodi.train.loop.changes import tensor_changes
@@ -186,7 +183,7 @@ class Train(Step):
         rate = 1.0 if self.learning_rate == "auto" else self.learning_rate  # auto: found with this plan, and put in it
         changes = tensor_changes(self.augment, task)
         return Plan(
-            sampler, task.loss, self.update, self.schedule, changes, (run.log,), self.epochs,
+            sampler, losses or task.loss, self.update, self.schedule, changes, (run.log,), self.epochs,
             self.rows_per_forward, self.accumulate, rate, self.clip, zeros, self.learn, self.precision,
             self.compile, workers, self.average, Audience(self.listeners, dump(self)), self.effective_batch,
             Thrift(self.recompute, self.offload, exact),

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from luodi.core.task import Task
     from luodi.train.loop.slots import Batch, Losses
 
-TAUGHT = ("category", "number", "tokens")  # kinds of outputs that can be learned from a teacher
+ABSENT = -1e9  # the score of a place that is none
 
 
 class Teaching:
@@ -61,10 +61,9 @@ class Teaching:
                 told = self.teacher(**given)
             for name, kind in self.kinds.items():
                 share = found[name][2] if name in found else 1.0
-                losses[f"{name}, taught {number}"] = (
-                    *distance(kind, out[name], told[name], given.get(f"{name}_mask"), self.temperature),
-                    share * self.soft,
-                )
+                real = _real(kind, name, given)
+                taught = distance(kind, out[name], told[name], real, self.temperature)
+                losses[f"{name}, taught {number}"] = (*taught, share * self.soft)
         if self.features:
             for number, (own, theirs) in enumerate(zip(self.seen["student"], self.seen["teacher"], strict=True)):
                 unlike = (alike(own) - alike(theirs.to(own))).square().mean(1)
@@ -78,18 +77,32 @@ class Teaching:
             part.clear()
 
 
+def _real(kind: str, name: str, given: Mapping[str, Tensor]) -> Tensor | None:
+    """(batch, time), True where an output counts: at real tokens; of places, at those of the text that is searched, and
+    at the first, which stands for "not here"."""
+    if kind != "sequence":
+        return given.get(f"{name}_mask")
+    real = next(mask for key, mask in given.items() if key.endswith("_part")).bool().clone()
+    real[:, 0] = True
+    return real
+
+
 def distance(kind: str, own: Tensor, theirs: Tensor, mask: Tensor | None, temperature: float) -> tuple[Tensor, Tensor]:
     """(losses (batch,), weights (batch,)) of a student's output against its teacher's; of tokens, summed over the
-    real ones, whose number is the weight."""
+    real ones, whose number is the weight; of places, whose columns are distributions, the mean of the columns."""
     from torch.nn import functional
 
+    own, theirs = own.float(), theirs.float()
     if kind == "number":
-        each = (own.float() - theirs.float()).square().flatten(1).mean(1)
+        each = (own - theirs).square().flatten(1).mean(1)
         return each, each.new_ones(each.shape)
-    student = functional.log_softmax(own.float() / temperature, -1)
-    teacher = functional.log_softmax(theirs.float() / temperature, -1)
+    if kind == "sequence":
+        assert mask is not None
+        own, theirs = (one.masked_fill(~mask.unsqueeze(-1), ABSENT).transpose(1, 2) for one in (own, theirs))
+    student, teacher = (functional.log_softmax(one / temperature, -1) for one in (own, theirs))
     each = functional.kl_div(student, teacher, reduction="none", log_target=True).sum(-1) * temperature**2
-    if each.dim() == 1:
+    if kind == "sequence" or each.dim() == 1:
+        each = each if each.dim() == 1 else each.mean(1)
         return each, each.new_ones(each.shape)
     weights = mask.to(each.dtype) if mask is not None else each.new_ones(each.shape)
     return (each * weights).sum(1), weights.sum(1)
