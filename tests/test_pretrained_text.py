@@ -351,7 +351,7 @@ def test_another_folder_at_the_same_path_is_seen(folders, tmp_path):
 
 
 def test_terms_are_told_before_anything_is_fetched(tmp_path):
-    made = make("steps", {"pretrained": {"weights": "gemma3_270m"}})
+    made = make("steps", {"pretrained": {"weights": "gemma3_270m", "accept": "gemma"}})
     cautions = made.cautions("cpu")
     assert NETWORKS["gemma3_270m"].terms in cautions and "238" in cautions[0], cautions
     assert made.foresee(make("tasks", WRITE), None, tmp_path) is None, "not known before it is fetched"

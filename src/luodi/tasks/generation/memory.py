@@ -106,5 +106,6 @@ class Memory:
 
 
 def rows_of(outputs: Mapping[str, np.ndarray], name: str, at: Sequence[int]) -> np.ndarray:
-    """The logits (rows, vocabulary) of one place of each row of `name`, (rows, time, vocabulary)."""
-    return outputs[name][np.arange(len(at)), np.asarray(at)]
+    """The logits (rows, vocabulary) of one place of each row of `name`, which holds all places or that one."""
+    logits = outputs[name]
+    return logits[:, 0] if logits.shape[1] == 1 else logits[np.arange(len(at)), np.asarray(at)]
