@@ -29,6 +29,7 @@ from luodi.core.rows import Rows
 from luodi.core.run import Run
 
 MB = 1e6  # bytes
+SLOW = 4  # calls of one request at least, where 20 would take more than twice the budget
 
 
 def assess(
@@ -80,12 +81,15 @@ def time_calls(
     predictor: Predictor, parent: Predictor | None, rows: Rows | None, budget: dict[str, Any]
 ) -> tuple[dict[str, Measure], bool]:
     """Latency of one request (encode, forward, decode) in calls that alternate with the parent's, and throughput in
-    batches of 64. The second value says that the machine was busy: wall time ran well ahead of CPU time."""
+    batches. The second value says that the machine was busy: wall time ran well ahead of CPU time."""
     requests = predictor.task.samples(rows, 64, Run(out=Path()))
     runners = [predictor] if parent is None else [predictor, parent]
     for runner in runners:
+        start = time.perf_counter()
         for request in requests[:10]:
             runner([request])
+            if time.perf_counter() - start > budget["seconds"] / 10:
+                break
     gc.collect()
     times: list[list[float]] = [[] for _ in runners]
     wall, processor = time.perf_counter(), time.process_time()
@@ -96,19 +100,24 @@ def time_calls(
             start = time.perf_counter()
             runners[place](request)
             times[place].append((time.perf_counter() - start) * 1e3)
-        if index >= 20 and time.perf_counter() - wall > budget["seconds"] / 2:
+        spent = time.perf_counter() - wall
+        if (index >= 20 and spent > budget["seconds"] / 2) or (index >= SLOW and spent > budget["seconds"] * 2):
             break
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
     mine = np.asarray(times[0])
     theirs = np.asarray(times[1]) if parent is not None else None
     shares = {"p50_ms": 0.5, "p95_ms": 0.95} | ({"p99_ms": 0.99} if len(mine) >= 1000 else {})
     found = {name: statistics.quantile(mine, share, theirs) for name, share in shares.items()}
-    found["throughput_per_s"] = _throughput(predictor, requests, budget["seconds"])
+    found["throughput_per_s"] = _throughput(predictor, requests, budget["seconds"], found["p50_ms"].value / 1e3)
     return found, processor < 0.8 * wall
 
 
-def _throughput(predictor: Predictor, requests: list[Any], seconds: float) -> Measure:
-    batch = [requests[i % len(requests)] for i in range(64)]
+def _throughput(predictor: Predictor, requests: list[Any], seconds: float, single: float) -> Measure:
+    """In batches of 64, of as many less as a batch would take `seconds` one by one: half of them and so on."""
+    size = 64
+    while size > 1 and size * single > seconds:
+        size //= 2
+    batch = [requests[i % len(requests)] for i in range(size)]
     predictor(batch)
     rates: list[float] = []
     start = time.perf_counter()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from luodi.core.spec import Spec
 from luodi.models.layers.named import built, named, refuse_foreign
-from luodi.models.layers.remembered import kinds_of, remembered
+from luodi.models.layers.remembered import imagined, kinds_of, remembered
 from luodi.models.layers.whole_state import whole_state
 from luodi.models.layers.words import language_of
 
@@ -60,7 +60,8 @@ class PretrainedLanguage(nn.Module):
         last = batch.get("last") if self.chooses else None
         places, order = (None, None) if last is None else last.unique(return_inverse=True)
         if past is None:
-            given = {} if places is None else {"logits_to_keep": places}
+            given = imagined(self.network, tokens) if tokens.is_meta else {}
+            given |= {} if places is None else {"logits_to_keep": places}
             logits, new = self.network(input_ids=tokens, use_cache=False, **given).logits, {}
         else:
             if past.shape[4] == 0:

@@ -49,6 +49,12 @@ def remembered(
     return logits, torch.stack(pairs, dim=1)
 
 
+def imagined(network: Any, tokens: Tensor) -> dict[str, Any]:
+    """What goes beside tokens on the meta device, where the library cannot look into places to make its masks."""
+    places = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+    return {"position_ids": places, "attention_mask": _masks(network, places, places[:, 0], 0)}
+
+
 def _masks(network: Any, places: Tensor, start: Tensor, held: int) -> Any:
     """Which keys each query sees, by true places: one mask, or one for each kind of layer where there are two.
 
