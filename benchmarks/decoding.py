@@ -149,7 +149,7 @@ def check(ways: dict[str, Way], predictors: dict[str, Predictor], prompts: list[
         if name.endswith("int8"):
             share = same_next(predictors["torch float32"], predictor, rows)
             equal = sum(a == b for a, b in zip(said[name], said["generate float32"], strict=True))
-            print(f"{name}: {share:.1%} of the next tokens as in float32, {equal} of {tokens} written alike", flush=True)
+            print(f"{name}: {share:.1%} of the next tokens as in float32, {equal} of {tokens} written alike")
 
 
 def main() -> None:

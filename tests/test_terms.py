@@ -100,6 +100,8 @@ def test_who_has_agreed_gets_them_and_passes_the_terms_on(project, capsys, monke
     assert code == 0 and "Be kind" in said
     code, said = ends(capsys, "run", "poems.yaml", "--rehearse", *more)
     assert code == 0, said
+    code, said = ends(capsys, "plan", "poems.yaml", *more)  # now that the network is here it is also counted
+    assert code == 0 and "MFLOP a forward" in said, said
     bundle = project / "runs" / "poems.rehearsal" / "bundle"
     assert "Be kind, and tell others to be." in (bundle / "card.md").read_text(encoding="utf-8")
     assert Bundle.load(bundle).evidence[-1].notes["terms"] == network.terms
