@@ -154,7 +154,7 @@ def check(ways: dict[str, Way], predictors: dict[str, Predictor], prompts: list[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="2 rounds of 16 tokens, fewer forms")
+    parser.add_argument("--quick", action="store_true", help="3 rounds of 24 tokens, of exported forms int8 alone")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--forms", default="torch,onnx,openvino")
@@ -163,7 +163,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
-    rounds, tokens = (2, 16) if given.quick else (given.rounds, given.tokens)
+    rounds, tokens = (3, 24) if given.quick else (given.rounds, given.tokens)
     dice = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         ways, predictors = ways_of(given, given.forms.split(","), Path(folder))

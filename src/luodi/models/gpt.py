@@ -6,11 +6,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from luodi.core.spec import Spec
 from luodi.models.layers.attention import checked_heads
 from luodi.models.layers.feed_forward import usual_hidden
+from luodi.models.layers.int8_embedding import tied_product
 from luodi.models.layers.placed import Placed, turning_width
 from luodi.models.layers.positions import places_of, rotation
 from luodi.models.layers.transformer_block import TransformerBlock, begin, normed
@@ -94,7 +94,7 @@ class GPT(nn.Module):
             x, pair = block(x, turn, past=held, held=start)
             pairs.extend(pair)
         x = self.norm(x if "last" not in batch else x[torch.arange(len(x), device=x.device), batch["last"]][:, None])
-        answers = {self.name: functional.linear(x, self.placed.tokens.weight) if self.tied else self.heads(x)}
+        answers = {self.name: tied_product(x, self.placed.tokens) if self.tied else self.heads(x)}
         if "past" in batch:
             answers["new"] = torch.stack(pairs, dim=1).unflatten(1, (len(self.blocks), 2))
         return answers

@@ -63,6 +63,14 @@ class Int8Tied(nn.Module):
         return int8_product(x, self.table.q, self.table.scale, self.bias)
 
 
+def tied_product(x: Tensor, table: nn.Module) -> Tensor:
+    """x (..., width) times a table's rows, of floats or of int8: what a tied output layer gives, (..., rows)."""
+    if isinstance(table, Int8Embedding):
+        return int8_product(x, table.q, table.scale, None)
+    assert isinstance(table.weight, Tensor)
+    return functional.linear(x, table.weight)
+
+
 def factor_of(layer: nn.Embedding) -> Tensor | None:
     """What transformers' scaled tables (Gemma's) multiply their rows by; None of a plain table."""
     given = getattr(layer, "embed_scale", None)
