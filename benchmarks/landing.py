@@ -1,4 +1,4 @@
-"""How much faster than eager PyTorch the form is that `luodi land` finds alone: ResNet-18 and DistilBERT shapes, batch 1.
+"""How much faster than eager PyTorch the form is that `luodi land` finds alone: shapes of ResNet-18 and DistilBERT.
 
     python benchmarks/landing.py [--quick] [--only resnet|distilbert] [--seconds 240]
 

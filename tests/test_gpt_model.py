@@ -214,6 +214,15 @@ def test_greedy_tokens_do_not_depend_on_cache_or_neighbours(kind):
 
 
 @every_kind
+def test_of_each_row_the_logits_of_one_place(kind):
+    model, last = gpt(**KINDS[kind]), torch.tensor([4, 0, 2])
+    whole = model(text=ids(3, 5))["text"]
+    torch.testing.assert_close(model(text=ids(3, 5), last=last)["text"], whole[torch.arange(3), last][:, None])
+    empty = {"past": nothing_held(model, 3), "start": torch.zeros(3, dtype=torch.int64)}
+    torch.testing.assert_close(model(text=ids(3, 5), last=last, **empty)["text"][:, 0], whole[torch.arange(3), last])
+
+
+@every_kind
 def test_what_comes_later_changes_nothing(kind):
     model, tokens = gpt(**KINDS[kind]), ids(2, 10)
     other = torch.cat([tokens[:, :6], (tokens[:, 6:] + 1) % V], dim=1)

@@ -230,6 +230,33 @@ def test_large_vocabularies_keep_few_golden_places(trained):
     assert trained.task.kept(small) is small
 
 
+def test_where_logits_are_many_a_few_rows_go_at_a_time(trained, monkeypatch):
+    """The same scores, losses and texts; no forward had more logits than allowed, or more than one row's."""
+    rows, size = trained.data["validation"], trained.task.text.cutter.size
+    model, seen = TorchForward(trained.model), []
+    arrays = trained.task.encode(trained.task.rows_to_requests(rows))
+    batch = {name: torch.as_tensor(array) for name, array in arrays.items()}
+
+    def forward(arrays):
+        seen.append(arrays["text"].size * size)
+        return model(arrays)
+
+    def found():
+        predictor = Predictor(trained.task, forward, trained.signature())
+        with torch.no_grad():
+            loss = trained.task.loss(trained.model, batch, {})["text"]
+        return trained.task.score(trained.task.examine(predictor, rows, 60)), predictor(asked(trained)), loss
+
+    scores, answers, loss = found()
+    most, seen[:] = max(seen), []
+    monkeypatch.setattr("luodi.tasks.generation.likelihood.AT_ONCE", 2 * 32 * size)
+    few, same, parts = found()
+    assert same == answers and few == pytest.approx(scores, rel=1e-6)
+    assert max(seen) <= 2 * 32 * size < most
+    torch.testing.assert_close(parts[0], loss[0])
+    assert torch.equal(parts[1], loss[1])
+
+
 # ---- what is refused -------------------------------------------------------------------------------------------------
 
 

@@ -251,6 +251,18 @@ def test_adapters_of_a_language_model(kind, folders, tmp_path):
     assert sha(opened) == sha(done)
 
 
+@pytest.mark.parametrize("kind", LANGUAGES)
+def test_of_each_row_the_logits_of_one_place(kind, folders, tmp_path):
+    model = after(fresh(WRITE), tmp_path, step(folders[kind])).model.eval()
+    ids, last = torch.randint(3, 20, (3, 5), generator=torch.Generator().manual_seed(0)), torch.tensor([4, 1, 4])
+    shape = [1 if isinstance(side, str) else side for side in model.shape]
+    nothing = {"past": torch.zeros(3, *shape), "start": torch.zeros(3, dtype=torch.int64)}
+    with torch.no_grad():
+        wanted = model(text=ids)["text"][torch.arange(3), last]
+        for more in ({}, {**nothing, "past": nothing["past"][:, :, :, :, :0]}, nothing):
+            torch.testing.assert_close(model(text=ids, last=last, **more)["text"][:, 0], wanted, atol=1e-5, rtol=1e-5)
+
+
 def test_a_padded_vocabulary_and_marks_without_a_row(folders, tmp_path):
     """Gemma's folder has 7 rows more than tokens; another has a mark more than rows."""
     size = len(json.loads((folders["qwen"] / "tokenizer.json").read_text())["model"]["vocab"])
@@ -351,7 +363,7 @@ def test_another_folder_at_the_same_path_is_seen(folders, tmp_path):
 
 
 def test_terms_are_told_before_anything_is_fetched(tmp_path):
-    made = make("steps", {"pretrained": {"weights": "gemma3_270m"}})
+    made = make("steps", {"pretrained": {"weights": "gemma3_270m", "accept": "gemma"}})
     cautions = made.cautions("cpu")
     assert NETWORKS["gemma3_270m"].terms in cautions and "238" in cautions[0], cautions
     assert made.foresee(make("tasks", WRITE), None, tmp_path) is None, "not known before it is fetched"

@@ -12,8 +12,8 @@ from luodi.core.thing import make
 from luodi.core.weights import touched
 from luodi.core.work import Place, Work, answers, held_out
 
-WEIGHINGS = 3  # children that weigh one bundle
-SERVERS = 2  # server processes that are weighed
+WEIGHINGS = 3  # children that weigh one bundle, fewer where they take half the budget
+SERVERS = 2  # server processes that are weighed, one where it takes half the budget
 
 
 def evidence_of(work: Work, before: Place, after: Place, last: bool) -> Place:
@@ -96,17 +96,22 @@ def _weighed(work: Work, after: Place, head: dict[str, Any], form: str, past: Ev
     library = type(runtime).library if runtime is not None else "torch"
     size_before = old["size_mb"].value if "size_mb" in old else None
     found = {"size_mb": statistics.exact(measure.size_mb(store.located(after.path), form), size_before)}
-    weighed = [
-        work.nursery.call(
+    weighed: list[float] = []
+    start = time.perf_counter()
+    while not weighed or (len(weighed) < WEIGHINGS and time.perf_counter() - start < work.budget.seconds / 2):
+        weighed.append(work.nursery.call(
             "luodi.core.measure:weigh", bundle=str(after.path), form=form, threads=work.recipe.threads.serve,
             device=work.run.device, trust=list(work.trust), library=library,
-        )
-        for _ in range(1 if work.run.rehearse else WEIGHINGS)
-    ]  # fmt: skip
+        ))  # fmt: skip
+        if work.run.rehearse:
+            break
     found["memory_mb"] = statistics.repeated(weighed, old.get("memory_mb"))
     serve_is_there = not catalog.missing({"fastapi": "serve", "uvicorn": "serve"})
     if serve_is_there and not work.run.rehearse and (last or past is None or past.form != form):
-        whole = [measure.weigh_server(after.path, form, work.trust) for _ in range(SERVERS)]
+        whole: list[float | None] = []
+        start = time.perf_counter()
+        while not whole or (len(whole) < SERVERS and time.perf_counter() - start < work.budget.seconds / 2):
+            whole.append(measure.weigh_server(after.path, form, work.trust))
         if None not in whole:
             found["process_mb"] = statistics.repeated([mb for mb in whole if mb], old.get("process_mb"))
     return found

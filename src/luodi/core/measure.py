@@ -29,6 +29,7 @@ from luodi.core.rows import Rows
 from luodi.core.run import Run
 
 MB = 1e6  # bytes
+SLOW = 4  # calls of one request at least, where 20 would take more than twice the budget
 
 
 def assess(
@@ -45,7 +46,8 @@ def assess(
         parent = old.predictor(before_form, threads=threads)
     held_out = _held_out(rows, budget)
     measures, busy = time_calls(predictor, parent, held_out, budget)
-    measures["throughput_per_s"] = _throughput(predictor, _requests(predictor, held_out), budget["seconds"])
+    single = measures["p50_ms"].value / 1e3
+    measures["throughput_per_s"] = _throughput(predictor, _requests(predictor, held_out), budget["seconds"], single)
     result: dict[str, Any] = {"busy": busy, "rows": held_out.fingerprint if held_out is not None else ""}
     if held_out is not None:
         same = before_rows == result["rows"]  # other rows: not comparable
@@ -111,8 +113,11 @@ def time_calls(
     requests = _requests(predictor, rows)
     runners = [predictor] if parent is None else [predictor, parent]
     for runner in runners:
+        start = time.perf_counter()
         for request in requests[:10]:
             runner([request])
+            if time.perf_counter() - start > budget["seconds"] / 10:
+                break
     gc.collect()
     times: list[list[float]] = [[] for _ in runners]
     wall, processor = time.perf_counter(), time.process_time()
@@ -123,7 +128,8 @@ def time_calls(
             start = time.perf_counter()
             runners[place](request)
             times[place].append((time.perf_counter() - start) * 1e3)
-        if index >= 20 and time.perf_counter() - wall > budget["seconds"] / 2:
+        spent = time.perf_counter() - wall
+        if (index >= 20 and spent > budget["seconds"] / 2) or (index >= SLOW and spent > budget["seconds"] * 2):
             break
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
     mine = np.asarray(times[0])
@@ -137,8 +143,12 @@ def _requests(predictor: Predictor, rows: Rows | None) -> list[Any]:
     return predictor.task.samples(rows, 64, Run(out=Path()))
 
 
-def _throughput(predictor: Predictor, requests: list[Any], seconds: float) -> Measure:
-    batch = [requests[i % len(requests)] for i in range(64)]
+def _throughput(predictor: Predictor, requests: list[Any], seconds: float, single: float) -> Measure:
+    """In batches of 64, of as many less as a batch would take `seconds` one by one: half of them and so on."""
+    size = 64
+    while size > 1 and size * single > seconds:
+        size //= 2
+    batch = [requests[i % len(requests)] for i in range(size)]
     predictor(batch)
     rates: list[float] = []
     start = time.perf_counter()

@@ -66,6 +66,7 @@ class TorchForward:
 
 
 HELD = "held"  # the free axis of a state that grows: what is new is appended along it
+LAST = "last"  # the place of each row (rows,) that is asked about; a forward may leave the logits of all others out
 START = "start"  # how much of a growing state is real, for each row
 
 

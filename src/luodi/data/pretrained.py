@@ -16,7 +16,7 @@ from luodi.core.thing import ModelConfig
 from luodi.data.pretraining import bundles, folder, networks, tokens
 from luodi.data.pretraining.filling import filled
 from luodi.data.pretraining.kinds import OWNED, kind_of
-from luodi.data.samples.networks import NETWORKS, folder_of, kept_folder, terms_of
+from luodi.data.samples.networks import NETWORKS, folder_of, kept_folder, not_agreed, terms_of
 from luodi.data.samples.weights import WEIGHTS, tensors_of
 
 if TYPE_CHECKING:
@@ -34,8 +34,9 @@ class Pretrained(Step):
     bundle; a model folder of transformers (safetensors alone); or owner/model on the hub. The last three give the model
     too, if the recipe names none. Text fields with `tokens: pretrained` get the tokenizer that belongs to the weights.
     Of a bundle every tensor of the same name and shape is taken, the heads stay as they were drawn; a language model is
-    taken whole; embedding_bag and bilstm take the table of tokens alone. Raises LuodiError if that is less than half of
-    the network.
+    taken whole; embedding_bag and bilstm take the table of tokens alone. Published weights with terms of their own are
+    refused, before anything is fetched, until `accept` names these. Raises LuodiError if less than half of the network
+    is there.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"split"})
@@ -43,6 +44,7 @@ class Pretrained(Step):
     excludes: ClassVar[frozenset[str]] = frozenset({"model"})
 
     weights: str  # efficientnet_lite0, minilm_l6, gemma3_270m..., the path of a bundle or a folder, or owner/model
+    accept: str | None = None  # the terms that you agree to: gemma (`luodi plan` shows them)
     digest: str | None = None  # of a bundle or folder, written down when the recipe is read; a commit of the hub
 
     @model_validator(mode="before")
@@ -64,6 +66,8 @@ class Pretrained(Step):
 
     def objection(self, task: Task, config: ModelConfig | None) -> str | None:
         kind = kind_of(self.weights)
+        if refusal := self.not_agreed():
+            return refusal
         name = name_of(type(config)) if config is not None else None
         if kind in ("network", "folder", "hub"):
             language = _is_language(task)
@@ -78,12 +82,18 @@ class Pretrained(Step):
             return f"{self.weights} goes into a model: give the recipe model: {known.model}"
         return None if name == known.model else f"{self.weights} goes into the model {known.model}, not into {name}"
 
+    def not_agreed(self) -> str | None:
+        """Why these weights are not to be had yet: nobody has agreed to their terms."""
+        if self.weights in NETWORKS:
+            return not_agreed(self.weights, self.accept)
+        return f"{self.weights} has no terms to accept; leave `accept` out" if self.accept else None
+
     def cautions(self, device: str) -> tuple[str, ...]:
         known = NETWORKS.get(self.weights)
         if known is None:
             return ()
         about = f"{known.summary}; {known.size_mb:g} MB are fetched unless they are in the cache; {known.licence}"
-        return (about, *([known.terms] if known.terms else []))
+        return (about, *([known.terms] if known.terms and self.not_agreed() is None else []))
 
     def foresee(self, task: Task, config: ModelConfig | None, cache: Path) -> tuple[Task, ModelConfig | None] | None:
         kind = kind_of(self.weights)
@@ -126,15 +136,20 @@ class Pretrained(Step):
         size = max(spec.size for spec in bundle.task.inputs_specs().values())
         done = self._filled(bundle, networks.tensors_of(found, config, size))
         told = [*folder.dtype_note(found.path), *([f"commit {found.revision}"] if found.revision else [])]
-        done = done.noting(model=name_of(type(config)), architecture=found.architecture)
+        done = done.noting(model=name_of(type(config)), architecture=found.architecture, **self.terms())
         return done.noting(told=told) if told else done
 
+    def terms(self) -> dict[str, str]:
+        """{"terms": what whoever is given the bundle has to be told}, or nothing."""
+        told = terms_of(self.weights) if self.weights in NETWORKS else ""
+        return {"terms": told} if told else {}
+
     def fetched(self, run: Run) -> folder.Folder:
-        """The folder, fetched if need be, after the terms were told; raises LuodiError if it changed meanwhile."""
+        """The folder, fetched if need be; raises LuodiError if nobody agreed to its terms, or if it changed."""
         kind = kind_of(self.weights)
+        if refusal := self.not_agreed():
+            raise LuodiError(refusal)
         if kind == "network":
-            if terms_of(self.weights):
-                run.log("note", {"text": terms_of(self.weights)})
             return folder.opened(str(folder_of(self.weights, run.cache)))
         if kind == "hub":
             return folder.opened(self.weights, revision=self.digest)

@@ -66,6 +66,9 @@ class PretrainedParts(Step):
         if config is None or name_of(type(config)) != "fusion":
             name = name_of(type(config)) if config is not None else "no model"
             return f"only the model fusion has parts, not {name}: use pretrained"
+        refusals = [one.not_agreed() for one in (self.image, self.text) if one is not None]
+        if refusal := next(filter(None, refusals), None):
+            return refusal
         kinds = {field.kind for field in (vars(task).get("inputs") or {}).values()}
         for name, kind in (("image", "image"), ("text", "text")):
             if getattr(self, name) is not None and kind not in kinds:
@@ -104,7 +107,7 @@ class PretrainedParts(Step):
             size = max(spec.size for spec in bundle.task.inputs_specs().values())
             tensors = networks.tensors_of(found, vars(bundle)["config"], size)
             notes["text"] = _filled(model.words, tensors, vars(self.text)["weights"])
-        return bundle.noting(parts=notes)
+        return bundle.noting(parts=notes, **(self.text.terms() if self.text is not None else {}))
 
 
 def _waiting(task: Task) -> bool:

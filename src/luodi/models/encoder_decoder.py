@@ -6,10 +6,10 @@ from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from luodi.core.spec import Spec
 from luodi.models.layers.attention import Pair, checked_heads
+from luodi.models.layers.int8_embedding import tied_product
 from luodi.models.layers.placed import Placed, turning_width
 from luodi.models.layers.positions import places_of, rotation
 from luodi.models.layers.reading import Reading
@@ -113,7 +113,7 @@ class EncoderDecoder(nn.Module):
             x, pair = block(x, turn, past=held, held=start, memory=memory, memory_mask=mask)
             pairs.extend(pair)
         x = self.norm(x)
-        answers = {self.target: functional.linear(x, self.placed.tokens.weight) if self.tied else self.heads(x)}
+        answers = {self.target: tied_product(x, self.placed.tokens) if self.tied else self.heads(x)}
         if "past" in batch:
             answers["new"] = torch.stack(pairs, dim=1).unflatten(1, (len(self.blocks), 2))
         return answers

@@ -6,11 +6,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from luodi.core.spec import Spec
 from luodi.models.layers.attention import checked_heads
 from luodi.models.layers.feed_forward import usual_hidden
+from luodi.models.layers.int8_embedding import tied_product
 from luodi.models.layers.placed import Placed, turning_width
 from luodi.models.layers.positions import places_of, rotation
 from luodi.models.layers.transformer_block import TransformerBlock, begin, normed
@@ -25,7 +25,7 @@ class GPT(nn.Module):
     and has no `activation`; `hidden` 0 is 4 times the width, gated 8/3. GPT-2 has gelu_tanh, which takes longer.
     `tied` uses the table of tokens for the logits too. With `past` (batch, layers, 2, kv_heads, held, head width), of
     which the first `start` (batch,) of each row are real, the tokens come after these, and `new` holds their own keys
-    and values. Raises ValueError for other inputs.
+    and values. `last` (batch,) asks for the logits of one place of each row alone. Raises ValueError for other inputs.
     """
 
     def __init__(
@@ -93,8 +93,8 @@ class GPT(nn.Module):
             held = None if past is None else (past[:, place, 0], past[:, place, 1])
             x, pair = block(x, turn, past=held, held=start)
             pairs.extend(pair)
-        x = self.norm(x)
-        answers = {self.name: functional.linear(x, self.placed.tokens.weight) if self.tied else self.heads(x)}
+        x = self.norm(x if "last" not in batch else x[torch.arange(len(x), device=x.device), batch["last"]][:, None])
+        answers = {self.name: tied_product(x, self.placed.tokens) if self.tied else self.heads(x)}
         if "past" in batch:
             answers["new"] = torch.stack(pairs, dim=1).unflatten(1, (len(self.blocks), 2))
         return answers

@@ -6,11 +6,12 @@ import inspect
 import sys
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from luodi.core.spec import Spec
 from luodi.models.layers.named import built, named, refuse_foreign
-from luodi.models.layers.remembered import kinds_of, remembered
+from luodi.models.layers.remembered import imagined, kinds_of, remembered
 from luodi.models.layers.whole_state import whole_state
 from luodi.models.layers.words import language_of
 
@@ -20,11 +21,10 @@ class PretrainedLanguage(nn.Module):
 
     `architecture` is a class for it (Gemma3ForCausalLM), `config` what its config.json holds; the step `pretrained`
     fills in both. Tokens in, logits out, and the memory `past` with `new`, as `gpt` has them; logits of ids that no
-    token has are left off. Layers attend to all before them or to a window. The tensors are named as in the library,
-    behind `network.`. Nothing is downloaded. Raises ValueError for anything else.
+    token has are left off, and with `last` (batch,) all but those of one place of each row. Layers attend to all before
+    them or to a window. The tensors are named as in the library, behind `network.`. Nothing is downloaded. Raises
+    ValueError for anything else.
     """
-
-    packages = {"transformers": "hub"}
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class PretrainedLanguage(nn.Module):
             )
         heads = getattr(known, "num_key_value_heads", None) or known.num_attention_heads
         width = getattr(known, "head_dim", None) or known.hidden_size // known.num_attention_heads
+        self.chooses = "logits_to_keep" in inspect.signature(network.forward).parameters
         self.shape = (known.num_hidden_layers, 2, heads, "held", width)
 
     @property
@@ -56,13 +57,20 @@ class PretrainedLanguage(nn.Module):
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
         tokens, past, start = batch[self.name], batch.get("past"), batch.get("start")
+        last = batch.get("last") if self.chooses else None
+        places, order = (None, None) if last is None else last.unique(return_inverse=True)
         if past is None:
-            logits = self.network(input_ids=tokens, use_cache=False).logits
-            return {self.name: logits[..., : self.size]}
-        if past.shape[4] == 0:
-            past, start = None, None  # nothing is held: the fused way
-        logits, new = remembered(self.network, tokens, past, start)
-        return {self.name: logits[..., : self.size], "new": new}
+            given = imagined(self.network, tokens) if tokens.is_meta else {}
+            given |= {} if places is None else {"logits_to_keep": places}
+            logits, new = self.network(input_ids=tokens, use_cache=False, **given).logits, {}
+        else:
+            if past.shape[4] == 0:
+                past, start = None, None  # nothing is held: the fused way
+            logits, pairs = remembered(self.network, tokens, past, start, places)
+            new = {"new": pairs}
+        if order is not None:
+            logits = logits[torch.arange(len(logits), device=logits.device), order][:, None]
+        return {self.name: logits[..., : self.size], **new}
 
 
 def _built(architecture: str, config: dict[str, Any]) -> nn.Module:

@@ -26,6 +26,7 @@ def card(bundle: Bundle, name: str) -> str:
         _data(bundle),
         _steps(bundle),
         "## What was measured\n\n" + table_of(bundle.evidence).markdown() if bundle.evidence else "",
+        _agreed(bundle),
         _forms(bundle),
         _unknown(bundle),
         _serving(bundle),
@@ -106,6 +107,12 @@ def _steps(bundle: Bundle) -> str:
     if packages:
         text += "\nMade with " + ", ".join(f"{name} {version}" for name, version in packages.items()) + ".\n"
     return text
+
+
+def _agreed(bundle: Bundle) -> str:
+    """The terms of the weights that it began from: they bind whoever is given the bundle."""
+    told = dict.fromkeys(one.notes["terms"] for one in bundle.evidence if one.notes.get("terms"))
+    return "## Terms of its weights\n\n" + "\n\n".join(map(cell, told)) + "\n" if told else ""
 
 
 def _fields(one: Evidence) -> str:

@@ -120,8 +120,14 @@ class Language(Task):
     def loss(
         self, model: nn.Module, batch: Mapping[str, Tensor], truth: Mapping[str, Tensor]
     ) -> Mapping[str, tuple[Tensor, Tensor, float]]:
-        sums = likelihood.losses(model(**batch)[self.name], batch[self.name], batch[f"{self.name}_mask"])
-        return {self.name: (*sums, 1.0)}
+        import torch
+
+        # Where nothing is learned the logits of a few rows after another will do: they may be the largest array of all.
+        pieces = [batch] if torch.is_grad_enabled() else likelihood.pieces(batch, self.text.cutter.size)
+        mask = f"{self.name}_mask"
+        sums = [likelihood.losses(model(**one)[self.name], one[self.name], one[mask]) for one in pieces]
+        losses, tokens = (torch.cat(parts) for parts in zip(*sums, strict=True))
+        return {self.name: (losses, tokens, 1.0)}
 
     def decode(self, outputs: Arrays) -> list[Answer]:
         """What is likeliest after each place that the outputs hold."""
@@ -154,15 +160,16 @@ class Language(Task):
     def examine(self, predict: Predictor, rows: Rows | None, seconds: float) -> Exam:
         if rows is None or not len(rows):
             raise LuodiError("a language model is scored on held-out texts; there are none (add data and `split`)")
-        found = []
+        sums: list[np.ndarray] = []
+        sizes: list[int] = []
         for start, part in parts(rows, seconds):
             with counted_from(start):
                 requests = self.rows_to_requests(part)
-            arrays = self.encode(requests)
-            sums = likelihood.scored(predict.forward(arrays)[self.name], arrays[self.name], arrays[f"{self.name}_mask"])
-            sizes = [len(request["text"].encode()) for request in requests]
-            found.append(np.column_stack([*sums, sizes]))
-        table = np.concatenate(found)
+            for arrays in likelihood.pieces(self.encode(requests), self.text.cutter.size):
+                logits, ids, mask = predict.forward(arrays)[self.name], arrays[self.name], arrays[f"{self.name}_mask"]
+                sums.append(np.column_stack(likelihood.scored(logits, ids, mask)))
+            sizes += [len(request["text"].encode()) for request in requests]
+        table = np.column_stack([np.concatenate(sums), sizes])
         columns = {f"{self.name}.{part}": table[:, at] for at, part in enumerate(likelihood.PARTS)}
         return Exam(rows.ids[: len(table)], columns)
 

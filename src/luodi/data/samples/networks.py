@@ -19,13 +19,15 @@ FORMAT = 1  # raised when a folder is made otherwise from the same files: old fo
 
 @dataclass(frozen=True)
 class Network:
-    """One network: its files, how they become a folder, under which terms; `terms` are shown before it is fetched."""
+    """One network: its files, how they become a folder, under which terms. Those that have `terms` to be agreed to are
+    fetched for nobody who has not written the word `agreed`."""
 
     files: Mapping[Package, Mapping[str, str]]  # package -> path inside it -> SHA-256
     make: Callable[[Mapping[str, bytes], Path], None]
     licence: str
     summary: str
     terms: str = ""
+    agreed: str = ""
 
     @property
     def size_mb(self) -> float:
@@ -36,7 +38,7 @@ class Network:
 def folder_of(name: str, cache: Path) -> Path:
     """The network's folder: config.json, model.safetensors, tokenizer.json and tokenizer_config.json.
 
-    Made once, fetched if need be, SHA-256 checked; raises LuodiError for an unknown name. Show `terms_of(name)` before.
+    Made once, fetched if need be, SHA-256 checked; raises LuodiError for an unknown name. Ask `not_agreed` before.
     """
     network, folder = _network(name), _place(name, cache)
     if folder.is_dir():
@@ -72,6 +74,17 @@ def _place(name: str, cache: Path) -> Path:
 def terms_of(name: str) -> str:
     """What a person agrees to by using the network, to be shown before it is fetched; empty for free ones."""
     return _network(name).terms
+
+
+def not_agreed(name: str, word: str | None) -> str | None:
+    """Why the network is not to be had by one who has accepted `word`: its terms, and how to agree to them."""
+    network = _network(name)
+    if network.terms and word != network.agreed:
+        return (
+            f"{name} is not to be had without terms of its own, and only you can agree to them. {network.terms} "
+            f"If you agree: accept: {network.agreed}, or --set steps.pretrained.accept={network.agreed}"
+        )
+    return f"{name} has no terms to accept; leave `accept` out" if word and not network.terms else None
 
 
 def _network(name: str) -> Network:
@@ -170,5 +183,6 @@ NETWORKS: dict[str, Network] = {
         "Gemma 3 270M: a decoder of 18 layers, not tuned to instructions, for English, Chinese and more, 268 million "
         "weights that were stored in 4 to 8 bits",
         GEMMA_TERMS,
+        "gemma",
     ),
 }  # fmt: skip

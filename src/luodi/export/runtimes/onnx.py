@@ -57,10 +57,12 @@ class Onnx(Runtime):
         options.log_severity_level = 3
         session = runtime.InferenceSession(str(folder / FILE), options, providers=["CPUExecutionProvider"])
         said = [output.name for output in session.get_outputs()]
-        names = plain_names(said, {each.name for each in session.get_inputs()})
+        wanted = {each.name for each in session.get_inputs()}
+        names = plain_names(said, wanted)
 
         def forward(arrays: Arrays) -> Arrays:
-            return dict(zip(names, session.run(said, dict(arrays)), strict=True))
+            given = {name: array for name, array in arrays.items() if name in wanted}
+            return dict(zip(names, session.run(said, given), strict=True))
 
         return forward
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from luodi.models.layers.int8_dynamic import dynamic_linear
-from luodi.models.layers.int8_weight import int8_channels
+from luodi.models.layers.int8_weight import int8_channels, int8_product
 
 
 class Int8Embedding(nn.Module):
@@ -60,7 +60,15 @@ class Int8Tied(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.dynamic:
             return dynamic_linear(x, self.table.q, self.table.scale.flatten(), self.bias)
-        return functional.linear(x, self.table.weight.to(x.dtype), self.bias)
+        return int8_product(x, self.table.q, self.table.scale, self.bias)
+
+
+def tied_product(x: Tensor, table: nn.Module) -> Tensor:
+    """x (..., width) times a table's rows, of floats or of int8: what a tied output layer gives, (..., rows)."""
+    if isinstance(table, Int8Embedding):
+        return int8_product(x, table.q, table.scale, None)
+    assert isinstance(table.weight, Tensor)
+    return functional.linear(x, table.weight)
 
 
 def factor_of(layer: nn.Embedding) -> Tensor | None:

@@ -21,8 +21,11 @@ def kinds_of(config: Any) -> list[str]:
     return kinds
 
 
-def remembered(network: Any, tokens: Tensor, past: Tensor | None, start: Tensor | None) -> tuple[Tensor, Tensor]:
-    """(logits (batch, time, vocabulary), new (batch, layers, 2, kv_heads, time, head width)).
+def remembered(
+    network: Any, tokens: Tensor, past: Tensor | None, start: Tensor | None, places: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """(logits (batch, time, vocabulary), new (batch, layers, 2, kv_heads, time, head width)); logits of these `places`
+    alone if they are given.
 
     `past` (batch, layers, 2, kv_heads, held, head width) holds what came before, of which the first `start` (batch,)
     of each row are real: these are hidden from nobody whose window reaches them, whatever the other rows hold.
@@ -36,12 +39,20 @@ def remembered(network: Any, tokens: Tensor, past: Tensor | None, start: Tensor 
     else:
         cache = DynamicCache([(past[:, layer, 0], past[:, layer, 1]) for layer in range(past.shape[1])])
         held = past.shape[4]
-        places = start[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
-        given = {"position_ids": places, "attention_mask": _masks(network, places, start, held)}
+        at = start[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
+        given = {"position_ids": at, "attention_mask": _masks(network, at, start, held)}
+    if places is not None:
+        given["logits_to_keep"] = places
     logits = network(input_ids=tokens, past_key_values=cache, use_cache=True, **given).logits
     layers: list[Any] = cache.layers
     pairs = [torch.stack([layer.keys[:, :, held:], layer.values[:, :, held:]], dim=1) for layer in layers]
     return logits, torch.stack(pairs, dim=1)
+
+
+def imagined(network: Any, tokens: Tensor) -> dict[str, Any]:
+    """What goes beside tokens on the meta device, where the library cannot look into places to make its masks."""
+    places = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+    return {"position_ids": places, "attention_mask": _masks(network, places, places[:, 0], 0)}
 
 
 def _masks(network: Any, places: Tensor, start: Tensor, held: int) -> Any:

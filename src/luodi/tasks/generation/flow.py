@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from luodi.core.flow import MOST, Piece
+from luodi.core.predictor import LAST
 from luodi.core.spec import Arrays, Signature
+from luodi.tasks.generation.likelihood import rows_at_once
 from luodi.tasks.generation.memory import Memory, rows_of
 from luodi.tasks.generation.writing import Writing, joined
 
@@ -43,7 +47,7 @@ class Generation:
     def step(self) -> list[Piece]:
         room = MOST - len(self.active)
         if self.waiting and room:
-            return self._read([self.waiting.pop(ticket) for ticket in list(self.waiting)[:room]])
+            return self._read([self.waiting.pop(ticket) for ticket in self._begun(room)])
         if not self.active:
             return []
         self._slide()
@@ -59,6 +63,12 @@ class Generation:
     def join(self, sofar: Answer | None, piece: Answer) -> Answer:
         return joined(self.name, sofar, piece)
 
+    def _begun(self, room: int) -> list[int]:
+        """Which of those that wait are read now: as many as there is room for, and room for the logits of."""
+        tickets = list(self.waiting)[:room]
+        longest = max(min(len(self.waiting[ticket].prompt), self.text.length) for ticket in tickets)
+        return tickets[: rows_at_once(longest, self.text.cutter.size)]
+
     def _read(self, begun: list[Writing]) -> list[Piece]:
         """Reads prompts, and draws the first token of each."""
         done = [writing.piece("") for writing in begun if writing.over()]
@@ -68,8 +78,9 @@ class Generation:
         for writing in begun:
             writing.forget(self.text.length - 1)
         rows = [writing.seen for writing in begun]
-        outputs = self._forward(rows, self.memory.first(len(rows)) if self.memory else {})
         lengths = [len(row) for row in rows]
+        last = {LAST: np.asarray(lengths, np.int64) - 1}
+        outputs = self._forward(rows, {**(self.memory.first(len(rows)) if self.memory else {}), **last})
         if self.memory:
             self.memory.add(outputs, lengths)
         self.active += begun
@@ -80,7 +91,7 @@ class Generation:
         """One more token of every text."""
         if self.memory is None:
             rows = [writing.seen for writing in self.active]
-            outputs = self._forward(rows, {})
+            outputs = self._forward(rows, {LAST: np.asarray([len(row) - 1 for row in rows], np.int64)})
             at = [len(row) - 1 for row in rows]
         else:
             outputs = self._forward([[writing.ids[-1]] for writing in self.active], self.memory.view())

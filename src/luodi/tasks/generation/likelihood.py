@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import exp, log
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,8 @@ PARTS = ("loss", "right", "tokens", "bytes")  # columns of an exam
 BETTER: dict[str, Literal["higher", "lower"]] = {
     "loss": "lower", "perplexity": "lower", "bits_per_byte": "lower", "accuracy": "higher",
 }  # fmt: skip
+AT_ONCE = 2**26  # logits of one forward where no gradient is asked for: 268 MB in float32
+LEFT_OUT = -100  # no token's id
 KEPT = 2**24  # numbers of golden logits that are kept; of a large vocabulary, those of a few places
 
 
@@ -24,9 +26,24 @@ def losses(logits: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """(summed losses, tokens) of each row, from logits (rows, time, vocabulary); the first token is given."""
     from torch.nn import functional
 
-    logits, there = logits[:, :-1], mask[:, 1:].to(logits.dtype)
-    found = functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-    return (found.view(there.shape) * there).sum(1), there.sum(1)
+    # The truth is moved, not the logits: cutting their last place off would copy them all.
+    there = functional.pad(mask[:, 1:], (0, 1)).to(logits.dtype)
+    truth = functional.pad(ids[:, 1:], (0, 1)).masked_fill(there == 0, LEFT_OUT)
+    found = functional.cross_entropy(logits.flatten(0, 1), truth.flatten(), ignore_index=LEFT_OUT, reduction="none")
+    return found.view(there.shape).sum(1), there.sum(1)
+
+
+def pieces(arrays: Mapping[str, Any], vocabulary: int) -> Iterator[dict[str, Any]]:
+    """The rows of a batch in pieces whose logits are at most AT_ONCE numbers, a row at least."""
+    rows, length = next(iter(arrays.values())).shape[:2]
+    count = rows_at_once(length, vocabulary)
+    for start in range(0, rows, count):
+        yield {name: array[start : start + count] for name, array in arrays.items()}
+
+
+def rows_at_once(length: int, vocabulary: int) -> int:
+    """How many rows of so many tokens a forward takes."""
+    return max(AT_ONCE // max(length * vocabulary, 1), 1)
 
 
 def scored(logits: np.ndarray, ids: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -10,11 +10,12 @@ import numpy as np
 from luodi.core.predictor import HELD, START, empty
 from luodi.core.spec import Arrays, Signature
 
-ROOM = 64  # by which a growing state's room is rounded up
+ROOM = 64  # by which a growing state's room, and what is shown of it, is rounded up
 
 
 class Memory:
-    """One array a state, (rows, *state). A forward reads the rows in use, cut to the longest; it copies nothing."""
+    """One array a state, (rows, *state). A forward reads the rows in use, cut to the longest rounded up to ROOM, so
+    that a runtime meets few shapes; it copies nothing."""
 
     def __init__(self, signature: Signature) -> None:
         self.pairs = dict(signature.state)
@@ -74,7 +75,7 @@ class Memory:
         for name, array in self.arrays.items():
             cut: list[slice] = [slice(0, rows), *[slice(None)] * (array.ndim - 1)]
             if name in self.axes:
-                cut[self.axes[name]] = slice(0, held)
+                cut[self.axes[name]] = slice(0, -(-held // ROOM) * ROOM)
             found[name] = array[tuple(cut)]
         return {**found, **({START: np.asarray(lengths, np.int64)} if self.axes else {})}
 
@@ -106,5 +107,6 @@ class Memory:
 
 
 def rows_of(outputs: Mapping[str, np.ndarray], name: str, at: Sequence[int]) -> np.ndarray:
-    """The logits (rows, vocabulary) of one place of each row of `name`, (rows, time, vocabulary)."""
-    return outputs[name][np.arange(len(at)), np.asarray(at)]
+    """The logits (rows, vocabulary) of one place of each row of `name`, which holds all places or that one."""
+    logits = outputs[name]
+    return logits[:, 0] if logits.shape[1] == 1 else logits[np.arange(len(at)), np.asarray(at)]
