@@ -16,7 +16,7 @@ from luodi.compress.prune import Prune, prunable
 from luodi.compress.quantization.awq import awq, output_error
 from luodi.compress.quantization.codes import nearest
 from luodi.compress.quantization.gptq import gptq
-from luodi.compress.quantization.grids import Grid, Lines
+from luodi.compress.quantization.grids import Grid, Lines, searched
 from luodi.compress.quantize import Quantize
 from luodi.core.apply import apply
 from luodi.core.bundle import Bundle
@@ -159,6 +159,20 @@ def test_gptq_and_awq_lose_less_than_the_nearest(bits: int, group: Any) -> None:
     assert float((factors.max() * factors.min()).log().abs()) < 1e-4
 
 
+@pytest.mark.parametrize("group", ["channel", "tensor", 16])
+def test_a_searched_grid_loses_at_most_what_the_whole_range_does(group: Any) -> None:
+    _, weight = correlated()
+    weight[0, :, 3] *= 4  # one column stretches every range
+    costs = torch.where(torch.arange(48) == 3, 1e-3, 1.0)[None]
+    grid = Grid(3, group, symmetric=False)
+    lost = [
+        float(((grid.rounded(weight, lines) - weight).square() * costs[:, None]).sum())
+        for lines in (grid.fitted(weight), searched(weight, grid, costs))
+    ]
+    assert lost[1] < 0.8 * lost[0]
+    assert torch.equal(searched(weight, Grid(8), torch.ones(1, 48)).zero, Grid(8).fitted(weight).zero)
+
+
 def test_the_largest_columns_come_first_on_grids_fitted_before() -> None:
     x, weight = correlated()
     products, grid = (x.T @ x)[None], Grid(3, 16, symmetric=False)
@@ -188,6 +202,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"weights": "int4", "group": 32, "by": "gptq", "columns": "largest"},
     {"weights": "int4", "group": 32, "by": "awq"},
     {"weights": "int5", "tables": "same"},
+    {"weights": "int3", "group": 32, "by": "corrected", "grid": "asymmetric"},
     {"weights": "bf16"},
 ]
 
@@ -251,7 +266,7 @@ def test_a_fresh_model_takes_the_plan_on_the_meta_device(settings: dict[str, Any
 
 
 @pytest.mark.parametrize("to", ["onnx", "openvino"])
-@pytest.mark.parametrize("settings", [VARIANTS[at] for at in (1, 9, 11, 13)], ids=str)
+@pytest.mark.parametrize("settings", [VARIANTS[at] for at in (1, 9, 11, 14)], ids=str)
 def test_exported_it_answers_as_in_torch_and_stays_small(tmp_path: Path, to: str, settings: dict[str, Any]) -> None:
     run = Run(tmp_path)
     after = apply(Quantize.model_validate({**settings, "rows": 32}), images_bundle(CONVNET).ready(run), run)
@@ -288,7 +303,7 @@ def test_eight_bits_of_random_weights_move_outputs_by_two_percent_at_most() -> N
 def test_rows_are_needed_where_they_count_and_said_before_work(tmp_path: Path) -> None:
     run = Run(tmp_path)
     bundle = images_bundle(CONVNET).ready(run).without_data()
-    for by in ("gptq", "awq"):
+    for by in ("gptq", "awq", "corrected"):
         with pytest.raises(Refused, match="needs 'split'"):
             apply(Quantize(weights="int4", by=by), bundle, run)
     assert apply(Quantize(weights="int4"), bundle, run).edits
@@ -341,3 +356,4 @@ def test_a_language_model_is_rounded_by_what_it_reads(tmp_path: Path) -> None:
 
     plain = moved()
     assert moved(by="gptq") < 0.8 * plain and moved(by="awq") < plain
+    assert moved(by="corrected", rows=48) < 0.8 * plain

@@ -32,8 +32,9 @@ class Quantize(Step):
     float32 scale an output, amax / 127.5. `activations: int8` also rounds what enters a linear layer, row by row, and
     multiplies in integers (LLM.int8's vector-wise scheme, arXiv 2208.07339, without its outliers); convolutions stay
     weight-only. `by` says how integers are found: the nearest, or from what the layers are given on `rows` rows of the
-    training split (gptq: arXiv 2210.17323, with its order of `columns`; awq: arXiv 2306.00978). Weights that are 0 stay
-    0. An output layer that is tied to a table stays tied.
+    training split (gptq: arXiv 2210.17323, with its order of `columns`; awq: arXiv 2306.00978; corrected: gptq of the
+    largest columns first, on grids searched before, that also makes good for the layers before it). Weights that are 0
+    stay 0. An output layer that is tied to a table stays tied.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"model", "float"})
@@ -46,7 +47,7 @@ class Quantize(Step):
     by: By = "nearest"
     columns: Columns = "stored"  # the order in which gptq rounds them; largest: those with the largest inputs first
     tables: Literal["auto", "int8", "same"] = "auto"  # of vectors; auto: int8, or bf16 where the weights are
-    rows: Annotated[int, Field(ge=1)] = 128  # of the training split, for gptq and awq
+    rows: Annotated[int, Field(ge=1)] = 128  # of the training split, for all but nearest
     order: Order = (
         "layers"  # what a layer is given: by all before it rounded, by the blocks before it, by the whole model
     )
