@@ -5,7 +5,7 @@
 The GPT of recipes/gpt_shakespeare.yaml is trained (about five CPU minutes; `--quick`: a tenth of the rows), or taken
 from a saved bundle. Its linear layers are then rounded to 4 and 3 bits, asymmetric, in groups of the same size for
 every method (the table of letters is int8 for all), and half of their weights are pruned. What the methods look at are
-rows of the training split, others for each seed; perplexity is told on rows of the test split, plays that were never read.
+rows of the training split, others for each seed; perplexity is told on rows of the test split, plays never read before.
 Printed are the share of the gap to the nearest grid point that each method closes, and each rise over SparseGPT's, of
 the logarithm of perplexity, with 95% intervals over test rows (a paired bootstrap of the seeds' means). The last two
 lines are the best way at 4 bits, and of pruning.

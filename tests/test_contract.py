@@ -57,8 +57,21 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "merge_labels": [{"fewest": 40}],
     "mask_words": [{"words": ["even"]}],
     "pretrained_parts": [{"image": "efficientnet_lite0"}],
-    "prune": [{}, {"scope": "global"}],
-    "quantize": [{}, {"activations": "int8"}],
+    "prune": [
+        {},
+        {"scope": "global"},
+        {"by": "wanda", "rows": 16},
+        {"by": "sparsegpt", "pattern": "2:4", "rows": 16},
+        {"by": "corrected", "scope": "global", "rows": 16},
+    ],
+    "quantize": [
+        {},
+        {"activations": "int8"},
+        {"weights": "bf16"},
+        {"weights": "int4", "by": "gptq", "group": 16, "rows": 16},
+        {"weights": "int3", "by": "awq", "rows": 16},
+        {"weights": "int4", "by": "corrected", "grid": "asymmetric", "group": 16, "rows": 16},
+    ],
     "lora": [{"rank": 2}, {"rank": 2, "variant": "dora"}],
     "pretrained": [{"weights": "efficientnet_lite0"}],
     "export": [
@@ -66,7 +79,10 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     ],
 }
 # Told in the table; the others only make a step quick.
-TOLD = {"scope", "activations", "to", "update", "patience", "near", "on", "labels", "columns", "how", "variant"}
+TOLD = {
+    "scope", "activations", "to", "update", "patience", "near", "on", "labels", "columns", "how", "variant", "by",
+    "pattern", "weights",
+}  # fmt: skip
 
 VARIANTS = [{name: settings} for name in sorted(entries("steps")) for settings in SETTINGS.get(name, [{}])]
 SYSTEMS = sorted(name for name in vars(conftest) if name.endswith("_system"))
