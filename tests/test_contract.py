@@ -219,8 +219,11 @@ def problem(step: Step, bundle: Bundle) -> str | None:
 
 def snapshot(bundle: Bundle) -> Any:
     """All of a bundle, comparable: the bits of its weights, and every other field."""
+    import torch
+
     state = bundle.model.state_dict() if bundle.model is not None else {}
-    bits = {name: tensor.cpu().numpy().tobytes() for name, tensor in state.items()}
+    # As bytes: NumPy knows no bfloat16.
+    bits = {name: tensor.cpu().reshape(-1).view(torch.uint8).numpy().tobytes() for name, tensor in state.items()}
     rows = {name: rows.fingerprint for name, rows in bundle.data.splits.items()} if bundle.data else {}
     rest = replace(bundle, model=None, data=None, golden=None, helpers={})
     return bits, rows, rest, golden_bits(bundle)

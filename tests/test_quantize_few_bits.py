@@ -16,7 +16,7 @@ from luodi.compress.prune import Prune, prunable
 from luodi.compress.quantization.awq import awq, output_error
 from luodi.compress.quantization.codes import nearest
 from luodi.compress.quantization.gptq import gptq
-from luodi.compress.quantization.grids import Grid, Lines, searched
+from luodi.compress.quantization.grids import Grid, Lines
 from luodi.compress.quantize import Quantize
 from luodi.core.apply import apply
 from luodi.core.bundle import Bundle
@@ -157,20 +157,6 @@ def test_gptq_and_awq_lose_less_than_the_nearest(bits: int, group: Any) -> None:
     scaled = weight * factors
     assert error(x, weight, grid.rounded(scaled, grid.fitted(scaled)) / factors) < plain
     assert float((factors.max() * factors.min()).log().abs()) < 1e-4
-
-
-@pytest.mark.parametrize("group", ["channel", "tensor", 16])
-def test_a_searched_grid_loses_at_most_what_the_whole_range_does(group: Any) -> None:
-    _, weight = correlated()
-    weight[0, :, 3] *= 4  # one column stretches every range
-    costs = torch.where(torch.arange(48) == 3, 1e-3, 1.0)[None]
-    grid = Grid(3, group, symmetric=False)
-    lost = [
-        float(((grid.rounded(weight, lines) - weight).square() * costs[:, None]).sum())
-        for lines in (grid.fitted(weight), searched(weight, grid, costs))
-    ]
-    assert lost[1] < 0.8 * lost[0]
-    assert torch.equal(searched(weight, Grid(8), torch.ones(1, 48)).zero, Grid(8).fitted(weight).zero)
 
 
 def test_the_largest_columns_come_first_on_grids_fitted_before() -> None:

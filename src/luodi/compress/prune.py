@@ -44,9 +44,7 @@ class Prune(Step):
     by: Literal["magnitude", "wanda", "sparsegpt", "corrected"] = "magnitude"
     pattern: Literal["none", "2:4", "4:8"] = "none"
     rows: int = Field(128, ge=1)  # of the training split, for all but magnitude
-    order: Order = (
-        "layers"  # what a layer is given: by all before it pruned, by the blocks before it, by the model whole
-    )
+    order: Order = "layers"  # once: every layer is looked at in one pass over the rows, before any is changed
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -33,8 +33,8 @@ class Quantize(Step):
     multiplies in integers (LLM.int8's vector-wise scheme, arXiv 2208.07339, without its outliers); convolutions stay
     weight-only. `by` says how integers are found: the nearest, or from what the layers are given on `rows` rows of the
     training split (gptq: arXiv 2210.17323, with its order of `columns`; awq: arXiv 2306.00978; corrected: gptq of the
-    largest columns first, on grids searched before, that also makes good for the layers before it). Weights that are 0
-    stay 0. An output layer that is tied to a table stays tied.
+    largest columns first that also makes good for the layers before). Weights that are 0 stay 0. An output layer that
+    is tied to a table stays tied.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"model", "float"})
@@ -48,9 +48,7 @@ class Quantize(Step):
     columns: Columns = "stored"  # the order in which gptq rounds them; largest: those with the largest inputs first
     tables: Literal["auto", "int8", "same"] = "auto"  # of vectors; auto: int8, or bf16 where the weights are
     rows: Annotated[int, Field(ge=1)] = 128  # of the training split, for all but nearest
-    order: Order = (
-        "layers"  # what a layer is given: by all before it rounded, by the blocks before it, by the whole model
-    )
+    order: Order = "layers"  # once: every layer is looked at in one pass over the rows, before any is changed
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -7,13 +7,12 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from luodi.compress.calibration.inverse import triangle
 from luodi.compress.calibration.matrix import matrix_of, weight_of
 from luodi.compress.calibration.targets import corrected
 from luodi.compress.calibration.walk import Calibration, Order, holding, walk
 from luodi.compress.quantization.awq import awq
 from luodi.compress.quantization.gptq import Columns, gptq
-from luodi.compress.quantization.grids import Grid, Lines, searched
+from luodi.compress.quantization.grids import Grid, Lines
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -81,10 +80,7 @@ def _by(by: By, matrix: Tensor, sums: Sums, grid: Grid, columns: Columns) -> Cod
     if by == "gptq":
         return Codes(grid, *gptq(matrix, sums.products, grid, columns))
     if by == "corrected":
-        costs = triangle(sums.products).diagonal(dim1=1, dim2=2).pow(-2)
-        wanted = corrected(matrix, sums)
-        lines = searched(wanted, grid, costs)
-        return Codes(grid, *gptq(wanted, sums.products, grid, "largest", lines=lines, zero=matrix == 0))
+        return Codes(grid, *gptq(corrected(matrix, sums), sums.products, grid, "largest", zero=matrix == 0))
     factors = awq(matrix, sums.products, sums.sizes, grid)
     scaled = nearest(matrix * factors, grid)
     return Codes(grid, scaled.integers, scaled.lines, factors)

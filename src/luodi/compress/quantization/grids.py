@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Axes: P parts, R rows, C columns, G groups of columns.
-SHARES, SHARE = 11, 0.05  # of a range that are tried
 Group = Literal["channel", "tensor"] | int
 
 
@@ -41,17 +40,17 @@ class Grid:
         """Columns of a group."""
         return min(self.group, columns) if isinstance(self.group, int) else columns
 
-    def fitted(self, matrix: Tensor, shrink: Tensor | float = 1.0) -> Lines:
-        """The grid that spans the numbers of each group of (P, R, C), or a share of their range (P, R, G)."""
+    def fitted(self, matrix: Tensor) -> Lines:
+        """The grid that spans the numbers of each group of (P, R, C)."""
         import torch
 
         if self.group == "tensor":
-            found = Grid(self.bits, "channel", self.symmetric).fitted(matrix.reshape(1, 1, -1), shrink)
+            found = Grid(self.bits, "channel", self.symmetric).fitted(matrix.reshape(1, 1, -1))
             return Lines(found.scale, found.zero)
         size = self.size(matrix.shape[2])
         # Zeros that fill up a last short group stretch no range: every range holds 0.
         grouped = torch.nn.functional.pad(matrix.float(), (0, -matrix.shape[2] % size)).unflatten(2, (-1, size))
-        high, low = grouped.amax(3).clamp(min=0) * shrink, grouped.amin(3).clamp(max=0) * shrink
+        high, low = grouped.amax(3).clamp(min=0), grouped.amin(3).clamp(max=0)
         if self.symmetric:
             scale = stored(torch.maximum(high, -low) / (2 ** (self.bits - 1) - 0.5))
             return Lines(scale, torch.full_like(scale, 2 ** (self.bits - 1)))
@@ -77,26 +76,6 @@ class Grid:
         if line.shape[2] == 1:
             return line
         return line.repeat_interleave(self.size(columns), 2)[:, :, :columns]
-
-
-def searched(matrix: Tensor, grid: Grid, costs: Tensor) -> Lines:
-    """For each group of (P, R, C) the share of its range, 1, 0.95 ... 0.5, whose grid leaves least of squared errors,
-    each times its column's cost (P, C)."""
-    import torch
-
-    count, size = matrix.shape[2], grid.size(matrix.shape[2])
-    best, least = grid.fitted(matrix), None
-    for step in range(SHARES):
-        lines = grid.fitted(matrix, 1 - SHARE * step)
-        errors = (grid.rounded(matrix, lines) - matrix).square() * costs[:, None]
-        if grid.group == "tensor":
-            sums = errors.sum().reshape(1, 1, 1)
-        else:
-            sums = torch.nn.functional.pad(errors, (0, -count % size)).unflatten(2, (-1, size)).sum(3)
-        better = sums < (torch.inf if least is None else least)
-        best = Lines(*(torch.where(better, new, old) for new, old in zip(lines, best, strict=True)))
-        least = sums if least is None else torch.minimum(sums, least)
-    return best
 
 
 def stored(scale: Tensor) -> Tensor:
