@@ -57,8 +57,21 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "merge_labels": [{"fewest": 40}],
     "mask_words": [{"words": ["even"]}],
     "pretrained_parts": [{"image": "efficientnet_lite0"}],
-    "prune": [{}, {"scope": "global"}],
-    "quantize": [{}, {"activations": "int8"}],
+    "prune": [
+        {},
+        {"scope": "global"},
+        {"by": "wanda", "rows": 16},
+        {"by": "sparsegpt", "pattern": "2:4", "rows": 16},
+        {"by": "corrected", "scope": "global", "rows": 16},
+    ],
+    "quantize": [
+        {},
+        {"activations": "int8"},
+        {"weights": "bf16"},
+        {"weights": "int4", "by": "gptq", "group": 16, "rows": 16},
+        {"weights": "int3", "by": "awq", "rows": 16},
+        {"weights": "int4", "by": "corrected", "grid": "asymmetric", "group": 16, "rows": 16},
+    ],
     "factorize": [{"energy": 0.5}, {"energy": 0.9, "by": "inputs", "rows": 32}],
     "distil": [{"train": {"train": {"epochs": 1, "batch_size": 64}}}],
     "land": [{"seconds": 0.1, "depth": 0, "limits": {"size_mb": 1e6}}],
@@ -69,7 +82,10 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     ],
 }
 # Told in the table; the others only make a step quick.
-TOLD = {"scope", "activations", "to", "update", "patience", "near", "on", "labels", "columns", "how", "variant", "by"}
+TOLD = {
+    "scope", "activations", "to", "update", "patience", "near", "on", "labels", "columns", "how", "variant", "by",
+    "pattern", "weights",
+}  # fmt: skip
 
 VARIANTS = [{name: settings} for name in sorted(entries("steps")) for settings in SETTINGS.get(name, [{}])]
 SYSTEMS = sorted(name for name in vars(conftest) if name.endswith("_system"))
@@ -206,8 +222,11 @@ def problem(step: Step, bundle: Bundle) -> str | None:
 
 def snapshot(bundle: Bundle) -> Any:
     """All of a bundle, comparable: the bits of its weights, and every other field."""
+    import torch
+
     state = bundle.model.state_dict() if bundle.model is not None else {}
-    bits = {name: tensor.cpu().numpy().tobytes() for name, tensor in state.items()}
+    # As bytes: NumPy knows no bfloat16.
+    bits = {name: tensor.cpu().reshape(-1).view(torch.uint8).numpy().tobytes() for name, tensor in state.items()}
     rows = {name: rows.fingerprint for name, rows in bundle.data.splits.items()} if bundle.data else {}
     rest = replace(bundle, model=None, data=None, golden=None, helpers={})
     return bits, rows, rest, golden_bits(bundle)

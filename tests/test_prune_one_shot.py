@@ -12,9 +12,12 @@ from small_data import Run, images_bundle
 from torch import Tensor
 
 from luodi.compress.calibration.matrix import matrix_of
+from luodi.compress.calibration.sums import Sums
+from luodi.compress.calibration.targets import corrected
 from luodi.compress.prune import Prune, prunable
 from luodi.compress.pruning.masks import channels_first, lowest, patterned
 from luodi.compress.pruning.one_shot import sparsegpt, wanda
+from luodi.compress.pruning.refit import least_squares
 from luodi.core.apply import apply
 from luodi.core.bundle import Bundle
 from luodi.core.errors import Refused
@@ -116,10 +119,69 @@ def test_patterns_and_ties_in_exact_numbers() -> None:
     gone = patterned(torch.rand(2, 5, 22), 2, 4)
     assert (gone[..., :20].unflatten(-1, (-1, 4)).sum(-1) == 2).all() and (gone[..., 20:].sum(-1) == 1).all()
     assert (patterned(torch.rand(2, 5, 6), 4, 8).sum(-1) == 3).all()
-    assert channels_first(12, 3) == [0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11]
+    layer = torch.nn.Conv1d(4, 2, 3)
+    assert channels_first(layer, layer.weight) == [0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11]
 
 
-@pytest.mark.parametrize("by", ["magnitude", "wanda", "sparsegpt"])
+def test_a_corrected_layer_gives_of_changed_inputs_what_it_gave_of_the_old() -> None:
+    """Where the inputs were only mixed, x = y A, the correction is W A^-T; with noise, the least squares solution."""
+    y, weight = correlated(columns=16)
+    mixed = torch.eye(16) + 0.3 * torch.randn(16, 16, generator=torch.Generator().manual_seed(1))
+    x = y @ mixed
+    sums = Sums()
+    sums.add(x[None], products=True, whole=y[None])
+    assert error(torch.cat([x, y], 1), torch.cat([corrected(weight, sums), -weight], 2), torch.zeros(1, 24, 32)) < (
+        1e-3 * error(x, weight, torch.zeros_like(weight))
+    )
+    same = Sums()
+    same.add(y[None], products=True, whole=y[None])
+    assert torch.allclose(corrected(weight, same), weight, atol=1e-3)
+    assert corrected(weight, Sums(products=y.T @ y)) is weight
+
+
+def test_what_stays_is_refitted_to_the_least_squares_solution() -> None:
+    x, weight = correlated()
+    products = (x.double().T @ x.double())[None]
+    begun = wanda(weight, x.square().sum(0)[None], 0.5)
+    found = least_squares(weight, begun, products, damp=0)
+    assert torch.equal(found == 0, begun == 0)
+    for row in range(24):
+        stays = begun[0, row] != 0
+        wanted = torch.linalg.lstsq(x[:, stays].double(), x.double() @ weight[0, row].double()).solution
+        ours, best = (
+            x[:, stays].double() @ w.double() - x.double() @ weight[0, row].double()
+            for w in (found[0, row, stays], wanted)
+        )
+        assert float(ours.square().sum()) < 1.001 * float(best.square().sum())
+
+
+def test_shares_follow_what_weights_cost_the_loss(tmp_path: Path) -> None:
+    """Of two linear layers side by side the one whose output counts ten times as much keeps more; counts are exact."""
+
+    class Two(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.near, self.far = torch.nn.Linear(64, 40), torch.nn.Linear(64, 40)
+            self.far.load_state_dict(self.near.state_dict())
+
+        def forward(self, **batch: Tensor) -> dict[str, Tensor]:
+            x = batch["image"].flatten(1)
+            return {
+                "label": 10 * self.near(x)[:, :4] + 10 * self.near(x)[:, 4:8] + self.far(x)[:, :4] + self.far(x)[:, 4:8]
+            }
+
+    run = Run(tmp_path)
+    torch.default_generator.manual_seed(0)
+    bundle = images_bundle(CONVNET).ready(run).with_model(Two())
+    for by in ("sparsegpt", "corrected"):
+        after = apply(Prune(by=by, scope="global", rows=48, sparsity=0.4), bundle.fork(), run)
+        zeros = dict(after.notes["sparsity"])
+        assert zeros["far"] > zeros["near"] + 0.05 and zeros["near"] + zeros["far"] == pytest.approx(0.8, abs=1e-3)
+        assert max(zeros.values()) <= 0.951
+    assert Prune(by="corrected", scope="global").facts(frozenset()).needs == {"model", "float", "split", "loss"}
+
+
+@pytest.mark.parametrize("by", ["magnitude", "wanda", "sparsegpt", "corrected"])
 @pytest.mark.parametrize("pattern", ["none", "2:4", "4:8"])
 def test_the_step_prunes_every_layer_to_its_count(tmp_path: Path, by: Any, pattern: Any) -> None:
     run = Run(tmp_path)
@@ -136,7 +198,7 @@ def test_the_step_prunes_every_layer_to_its_count(tmp_path: Path, by: Any, patte
             of = int(pattern[2])
             assert ((weight == 0).unflatten(1, (-1, of)).sum(2) == of // 2).all(), "along the channels of each place"
         moved = float(((weight - whole[name]).abs() > 1e-7)[weight != 0].float().mean())
-        assert (moved > 0.5) is (by == "sparsegpt"), (name, moved)
+        assert (moved > 0.5) is (by in ("sparsegpt", "corrected")), (name, moved)
     loaded = Bundle.load(after.save(tmp_path / "bundle"))
     assert loaded.edits[-1].step == step and loaded.model is not None
     for (_, have), (_, want) in zip(prunable(loaded.model), prunable(after.model), strict=True):
@@ -146,7 +208,7 @@ def test_the_step_prunes_every_layer_to_its_count(tmp_path: Path, by: Any, patte
 def test_rows_are_needed_where_they_count_and_said_before_work(tmp_path: Path) -> None:
     run = Run(tmp_path)
     bundle = images_bundle(CONVNET).ready(run).without_data()
-    for by in ("wanda", "sparsegpt"):
+    for by in ("wanda", "sparsegpt", "corrected"):
         with pytest.raises(Refused, match="needs 'split'"):
             apply(Prune(by=by), bundle, run)
     assert apply(Prune(pattern="2:4"), bundle, run).edits

@@ -188,6 +188,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"weights": "int4", "group": 32, "by": "gptq", "columns": "largest"},
     {"weights": "int4", "group": 32, "by": "awq"},
     {"weights": "int5", "tables": "same"},
+    {"weights": "int3", "group": 32, "by": "corrected", "grid": "asymmetric"},
     {"weights": "bf16"},
 ]
 
@@ -251,7 +252,7 @@ def test_a_fresh_model_takes_the_plan_on_the_meta_device(settings: dict[str, Any
 
 
 @pytest.mark.parametrize("to", ["onnx", "openvino"])
-@pytest.mark.parametrize("settings", [VARIANTS[at] for at in (1, 9, 11, 13)], ids=str)
+@pytest.mark.parametrize("settings", [VARIANTS[at] for at in (1, 9, 11, 14)], ids=str)
 def test_exported_it_answers_as_in_torch_and_stays_small(tmp_path: Path, to: str, settings: dict[str, Any]) -> None:
     run = Run(tmp_path)
     after = apply(Quantize.model_validate({**settings, "rows": 32}), images_bundle(CONVNET).ready(run), run)
@@ -288,7 +289,7 @@ def test_eight_bits_of_random_weights_move_outputs_by_two_percent_at_most() -> N
 def test_rows_are_needed_where_they_count_and_said_before_work(tmp_path: Path) -> None:
     run = Run(tmp_path)
     bundle = images_bundle(CONVNET).ready(run).without_data()
-    for by in ("gptq", "awq"):
+    for by in ("gptq", "awq", "corrected"):
         with pytest.raises(Refused, match="needs 'split'"):
             apply(Quantize(weights="int4", by=by), bundle, run)
     assert apply(Quantize(weights="int4"), bundle, run).edits
@@ -341,3 +342,4 @@ def test_a_language_model_is_rounded_by_what_it_reads(tmp_path: Path) -> None:
 
     plain = moved()
     assert moved(by="gptq") < 0.8 * plain and moved(by="awq") < plain
+    assert moved(by="corrected", rows=48) < 0.8 * plain

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from luodi.core.run import Run
     from luodi.core.task import Task
 
+LOW_BITS: Mapping[str, Json] = {"weights": "int4", "group": 32, "grid": "asymmetric", "by": "corrected"}
+
 
 class Quantize(Step):
     """Stores the weights of linear and convolution layers and tables of vectors in 2 to 8 bits, or as bfloat16.
@@ -32,8 +34,9 @@ class Quantize(Step):
     float32 scale an output, amax / 127.5. `activations: int8` also rounds what enters a linear layer, row by row, and
     multiplies in integers (LLM.int8's vector-wise scheme, arXiv 2208.07339, without its outliers); convolutions stay
     weight-only. `by` says how integers are found: the nearest, or from what the layers are given on `rows` rows of the
-    training split (gptq: arXiv 2210.17323, with its order of `columns`; awq: arXiv 2306.00978). Weights that are 0 stay
-    0. An output layer that is tied to a table stays tied.
+    training split (gptq: arXiv 2210.17323, with its order of `columns`; awq: arXiv 2306.00978; corrected: gptq of the
+    largest columns first that also makes good for the layers before). Weights that are 0 stay 0. An output layer that
+    is tied to a table stays tied.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"model", "float"})
@@ -46,10 +49,8 @@ class Quantize(Step):
     by: By = "nearest"
     columns: Columns = "stored"  # the order in which gptq rounds them; largest: those with the largest inputs first
     tables: Literal["auto", "int8", "same"] = "auto"  # of vectors; auto: int8, or bf16 where the weights are
-    rows: Annotated[int, Field(ge=1)] = 128  # of the training split, for gptq and awq
-    order: Order = (
-        "layers"  # what a layer is given: by all before it rounded, by the blocks before it, by the whole model
-    )
+    rows: Annotated[int, Field(ge=1)] = 128  # of the training split, for all but nearest
+    order: Order = "layers"  # once: every layer is looked at in one pass over the rows, before any is changed
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -72,7 +73,7 @@ class Quantize(Step):
 
     @classmethod
     def offers(cls) -> Sequence[Mapping[str, Json]]:
-        return ({}, {"activations": "int8"}, {"weights": "int6"}, {"weights": "int4", "group": 32, "by": "gptq"})
+        return ({}, {"activations": "int8"}, {"weights": "int6"}, LOW_BITS)
 
     def __call__(self, bundle: Bundle, run: Run) -> Bundle:
         import torch

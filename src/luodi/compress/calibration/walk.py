@@ -54,6 +54,39 @@ class Calibration:
                 model(**pair[0])
 
 
+def sensitivity(calibration: Calibration, model: nn.Module, layers: Layers) -> dict[str, float]:
+    """The mean square of the loss's slope at each layer's outputs; 0 of a layer that never works."""
+    import torch
+
+    model.eval()
+    squares, counts = dict.fromkeys(layers, 0.0), dict.fromkeys(layers, 0)
+    frozen = [weight for weight in model.parameters() if not weight.requires_grad]
+    outputs: list[tuple[str, Tensor]] = []
+    hooks = [
+        layer.register_forward_hook(lambda layer, given, output, name=name: outputs.append((name, output)))
+        for name, held in layers.items()
+        for layer in held
+    ]
+    try:
+        for pair in calibration.batches():
+            with torch.enable_grad():
+                for weight in frozen:
+                    weight.requires_grad_(True)
+                losses = calibration.task.loss(model, *pair).values()
+                total = sum((share * loss.sum() for loss, _, share in losses), torch.zeros(()))
+                slopes = torch.autograd.grad(total, [output for _, output in outputs], materialize_grads=True)
+            for (name, _), slope in zip(outputs, slopes, strict=True):
+                squares[name] += float(slope.double().square().sum())
+                counts[name] += slope.numel()
+            outputs.clear()
+    finally:
+        for weight in frozen:
+            weight.requires_grad_(False)
+        for hook in hooks:
+            hook.remove()
+    return {name: squares[name] / max(counts[name], 1) for name in layers}
+
+
 def calibration_of(bundle: Bundle, rows: int, run: Run) -> Calibration:
     """`rows` rows of the training split (all, if it has fewer), chosen by the run's dice alone."""
     from luodi.train.loop.examples import examples_of

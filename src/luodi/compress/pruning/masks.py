@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from luodi.compress.calibration.matrix import matrix_of, places_of
+
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 Pattern = Literal["2:4", "4:8"]
 PATTERNS: dict[str, tuple[int, int]] = {"2:4": (2, 4), "4:8": (4, 8)}  # (zeros, of so many neighbours)
@@ -29,6 +31,7 @@ def patterned(scores: Tensor, zeros: int, of: int) -> Tensor:
     return torch.cat([full, lowest(rest, rest.shape[-1] * zeros // of)], dim=-1)
 
 
-def channels_first(columns: int, places: int) -> list[int]:
+def channels_first(layer: nn.Module, weight: Tensor) -> list[int]:
     """Columns with the channels of one place of the kernel beside each other, as sparse kernels want their patterns."""
+    columns, places = matrix_of(layer, weight).shape[2], places_of(layer, weight)
     return [column for place in range(places) for column in range(place, columns, places)]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from luodi.compress.calibration.matrix import matrix_of, weight_of
+from luodi.compress.calibration.targets import corrected
 from luodi.compress.calibration.walk import Calibration, Order, holding, walk
 from luodi.compress.quantization.awq import awq
 from luodi.compress.quantization.gptq import Columns, gptq
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from luodi.compress.calibration.sums import Sums
     from luodi.models.layers.stored.stores import Rounded
 
-By = Literal["nearest", "gptq", "awq"]
+By = Literal["nearest", "gptq", "awq", "corrected"]
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,12 @@ def calibrated(
     """(id of a layer -> its codes, names of layers that no row reached); weights become what their codes stand for."""
     import torch
 
+    whole = deepcopy(model) if by == "corrected" and order != "once" else None
     weights: dict[str, Any] = {name: layer.weight for name, layer in names.items()}
     found: dict[int, Codes] = {}
     unseen: list[str] = []
     with torch.no_grad():
-        for name, sums in walk(calibration, model, holding(model, weights), products=True, order=order):
+        for name, sums in walk(calibration, model, holding(model, weights), products=True, order=order, whole=whole):
             layer, weight = names[name], weights[name]
             matrix = matrix_of(layer, weight).float()
             codes = nearest(matrix, grid) if sums.products is None else _by(by, matrix, sums, grid, columns)
@@ -76,6 +79,8 @@ def _by(by: By, matrix: Tensor, sums: Sums, grid: Grid, columns: Columns) -> Cod
     assert sums.products is not None and sums.sizes is not None
     if by == "gptq":
         return Codes(grid, *gptq(matrix, sums.products, grid, columns))
+    if by == "corrected":
+        return Codes(grid, *gptq(corrected(matrix, sums), sums.products, grid, "largest", zero=matrix == 0))
     factors = awq(matrix, sums.products, sums.sizes, grid)
     scaled = nearest(matrix * factors, grid)
     return Codes(grid, scaled.integers, scaled.lines, factors)

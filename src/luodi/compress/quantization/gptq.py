@@ -17,34 +17,35 @@ Columns = Literal["stored", "largest"]
 
 def gptq(
     matrix: Tensor, products: Tensor, grid: Grid, columns: Columns = "stored", *, lines: Lines | None = None,
-    block: int = BLOCK, damp: float = DAMP,
+    zero: Tensor | None = None, block: int = BLOCK, damp: float = DAMP,
 ) -> tuple[Tensor, Lines]:  # fmt: skip
     """Integers and grid of (P, R, C) by GPTQ (arXiv 2210.17323); `products` (P, C, C) is x^T x.
 
     A group's grid spans what its columns hold when their turn comes, or is given by `lines`. `columns` largest: those
-    with the largest inputs first, on grids fitted before. What was 0 stays 0.
+    with the largest inputs first, on grids fitted before. What was 0, or is true in `zero`, stays 0.
     """
     import torch
 
+    zero = matrix == 0 if zero is None else zero
     if columns == "largest":
         order = products.diagonal(dim1=1, dim2=2).sum(0).argsort(descending=True, stable=True)
         lines = lines or grid.fitted(matrix)
         spread = Lines(*(grid.spread(line, matrix.shape[2]).expand_as(matrix)[:, :, order] for line in lines))
         within = products[:, order][:, :, order]
-        integers = _walked(matrix[:, :, order], within, Grid(grid.bits, 1), spread, block, damp)[0]
+        integers = _walked(matrix[:, :, order], within, Grid(grid.bits, 1), spread, zero[:, :, order], block, damp)[0]
         back = torch.empty_like(integers)
         back[:, :, order] = integers
         return back, lines
-    return _walked(matrix, products, grid, lines, block, damp)
+    return _walked(matrix, products, grid, lines, zero, block, damp)
 
 
 def _walked(
-    matrix: Tensor, products: Tensor, grid: Grid, lines: Lines | None, block: int, damp: float
+    matrix: Tensor, products: Tensor, grid: Grid, lines: Lines | None, zero: Tensor, block: int, damp: float
 ) -> tuple[Tensor, Lines]:
     import torch
 
     u, w = triangle(products, damp), matrix.float().clone()
-    zero, count, size = matrix == 0, matrix.shape[2], grid.size(matrix.shape[2])
+    count, size = matrix.shape[2], grid.size(matrix.shape[2])
     grows = lines is None and isinstance(grid.group, int)
     chosen = lines or grid.fitted(w)
     scales, zeros = (line.clone() for line in chosen)

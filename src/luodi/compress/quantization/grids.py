@@ -40,17 +40,17 @@ class Grid:
         """Columns of a group."""
         return min(self.group, columns) if isinstance(self.group, int) else columns
 
-    def fitted(self, matrix: Tensor, shrink: Tensor | float = 1.0) -> Lines:
-        """The grid that spans the numbers of each group of (P, R, C), or a share of their range (P, R, G)."""
+    def fitted(self, matrix: Tensor) -> Lines:
+        """The grid that spans the numbers of each group of (P, R, C)."""
         import torch
 
         if self.group == "tensor":
-            found = Grid(self.bits, "channel", self.symmetric).fitted(matrix.reshape(1, 1, -1), shrink)
+            found = Grid(self.bits, "channel", self.symmetric).fitted(matrix.reshape(1, 1, -1))
             return Lines(found.scale, found.zero)
         size = self.size(matrix.shape[2])
         # Zeros that fill up a last short group stretch no range: every range holds 0.
         grouped = torch.nn.functional.pad(matrix.float(), (0, -matrix.shape[2] % size)).unflatten(2, (-1, size))
-        high, low = grouped.amax(3).clamp(min=0) * shrink, grouped.amin(3).clamp(max=0) * shrink
+        high, low = grouped.amax(3).clamp(min=0), grouped.amin(3).clamp(max=0)
         if self.symmetric:
             scale = stored(torch.maximum(high, -low) / (2 ** (self.bits - 1) - 0.5))
             return Lines(scale, torch.full_like(scale, 2 ** (self.bits - 1)))
