@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from luodi.compress.calibration.walk import Calibration, calibration_of
-from luodi.compress.structure.choice import Scores, by_magnitude, by_taylor, least
+from luodi.compress.structure.choice import Scores, by_magnitude, by_taylor, least, loss_of
 from luodi.compress.structure.cut import cut, shaped
 from luodi.compress.structure.follow import Place, Structure, follow
 from luodi.core.apply import apply
 from luodi.core.bundle import Bundle, Edit, weights_count
+from luodi.core.catalog import name_of
 from luodi.core.errors import LuodiError
 from luodi.core.step import Facts, Step
 from luodi.core.thing import Json, ModelConfig, Slot
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from luodi.core.task import Task
 
 EXAMPLES = 3  # rows on which the model is traced
+WITHOUT = ("bilstm", "rnn", "tfidf", "constant")  # models without channels that could go
 KEPT = frozenset({"channels", "parameters", "sensitivity"})  # notes of its own, which no step inside may replace
 
 
@@ -41,6 +43,7 @@ class Channels(Step):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"model", "float"})
+    excludes: ClassVar[frozenset[str]] = frozenset({"adapters"})
 
     share: Annotated[float, Field(gt=0, lt=1)] = 0.25  # of the channels of each kind, or of all of them
     scope: Literal["layer", "global"] = "layer"
@@ -73,6 +76,11 @@ class Channels(Step):
         return {name: extra for step in self.recover for name, extra in step.packages().items()}
 
     def objection(self, task: Task, config: ModelConfig | None) -> str | None:
+        if config is not None and (name := name_of(type(config))) in WITHOUT:
+            return (
+                f"the layers of {name} end in its inputs, its outputs or a recurrent state, whose lengths stay: there "
+                "are no channels to take out; use prune, factorize or quantize"
+            )
         return next((said for step in self.recover if (said := step.objection(task, config))), None)
 
     def forecast(self, outlook: Outlook) -> Forecast | None:
@@ -111,7 +119,8 @@ class Channels(Step):
                 f"channels: a share of {self.share:g} takes no channel of any of these kinds: "
                 f"{', '.join(sorted(map(str, whole.values())))} channels; give a larger share or a smaller multiple"
             )
-        changed = {n: [first[n], len(tensor)] for n, tensor in _layers(bundle.model) if first.get(n) != len(tensor)}
+        now = {name: len(tensor) for name, tensor in _layers(bundle.model)}
+        changed = {name: [count, now[name]] for name, count in first.items() if now.get(name, count) != count}
         return bundle.noting(**notes, channels=changed, parameters=[before, weights_count(bundle.model)])
 
     def restore(self, task: Task, model: nn.Module, plan: Mapping[str, Json]) -> nn.Module:
@@ -132,7 +141,7 @@ class Channels(Step):
         assert bundle.model is not None
         share = self.share * number / self.rounds
         scores = self._scores(bundle.model, structure, calibration)
-        gone = least(structure.groups, scores, whole, share, self.multiple, self.scope)
+        gone = least(bundle.model, structure.groups, scores, whole, share, self.multiple, self.scope)
         notes: dict[str, Any] = {}
         if not gone:
             return bundle, notes
@@ -153,13 +162,11 @@ class Channels(Step):
 
     def _sensitivity(self, model: nn.Module, structure: Structure, calibration: Calibration) -> dict[str, Any]:
         """The loss as it is, and with each kind of channel alone cut by `share`."""
-        from luodi.compress.structure.choice import loss_of
-
         scores = self._scores(model, structure, calibration)
         found: dict[str, Any] = {"share": self.share, "loss": loss_of(model, calibration), "layers": {}}
         for axes, several in structure.groups.items():
             kinds = {axes: several}
-            gone = least(kinds, scores, {axes: len(several)}, self.share, self.multiple, "layer")
+            gone = least(model, kinds, scores, {axes: len(several)}, self.share, self.multiple, "layer")
             one = deepcopy(model)
             cut(one, structure, gone)
             found["layers"][_name(axes)] = loss_of(one, calibration)
@@ -168,8 +175,7 @@ class Channels(Step):
 
 def _layers(model: nn.Module) -> list[tuple[str, Any]]:
     """The weights whose first axis is a layer's outputs, by the layer's name."""
-    named = [(name.removesuffix(".weight"), one) for name, one in model.named_parameters() if one.dim() > 1]
-    return [(name, one) for name, one in named]
+    return [(name.removesuffix(".weight"), one) for name, one in model.named_parameters() if one.dim() > 1]
 
 
 def _name(axes: frozenset[Place]) -> str:

@@ -58,7 +58,7 @@ def _summed(structure: Structure, values: Mapping[str, Tensor]) -> dict[int, flo
 
 
 def least(
-    kinds: Kinds, scores: Scores, whole: Mapping[frozenset[Place], int], share: float, multiple: int,
+    model: nn.Module, kinds: Kinds, scores: Scores, whole: Mapping[frozenset[Place], int], share: float, multiple: int,
     scope: Literal["layer", "global"],
 ) -> set[int]:  # fmt: skip
     """The components that go so that `share` of the `whole` is gone, of each kind or of all together.
@@ -77,9 +77,22 @@ def least(
     found: set[int] = set()
     for axes, several in order.items():
         unit = multiple if counts[axes] >= 4 * multiple else 1
-        stay = max(-(-kept[axes] // unit) * unit, 1)
+        stay = max(-(-kept[axes] // unit) * unit, _fewest(model, axes))
         found |= set(several[: max(len(several) - stay, 0)])
     return found
+
+
+def _fewest(model: nn.Module, axes: frozenset[Place]) -> int:
+    """1, or what a strided convolution of 1 x 1 must have: its gradient on a processor is wrong below."""
+    from torch import nn
+
+    from luodi.models.layers.residual import NARROWEST
+
+    layers = [model.get_submodule(name.rpartition(".")[0]) for name, axis in axes]
+    strided = [
+        one for one in layers if isinstance(one, nn.Conv2d) and one.kernel_size == (1, 1) and max(one.stride) > 1
+    ]
+    return NARROWEST if strided else 1
 
 
 def loss_of(model: nn.Module, calibration: Calibration) -> float:

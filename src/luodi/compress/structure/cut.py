@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from luodi.compress.structure.follow import Structure, named_tensors
+from luodi.compress.structure.follow import Structure, has_heads, named_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -45,8 +45,9 @@ def _put(model: nn.Module, plan: Mapping[str, Sequence[int]], new: Callable[[str
     from torch import nn
 
     made: dict[int, Any] = {}
+    widths = {layer: layer.out.in_features // layer.heads for layer in model.modules() if has_heads(layer)}
     held = {name: tensor for name, tensor in named_tensors(model) if name in plan}  # so that no id is given twice
-    touched = {}
+    touched: dict[str, nn.Module] = {}
     for name, tensor in held.items():
         if id(tensor) not in made:
             changed = new(name, tensor.detach())
@@ -57,6 +58,8 @@ def _put(model: nn.Module, plan: Mapping[str, Sequence[int]], new: Callable[[str
         setattr(layer, leaf, made[id(tensor)])
     for layer in touched.values():
         _tell(layer)
+    for layer, width in widths.items():
+        _tell_heads(layer, width)
 
 
 def _tell(layer: Any) -> None:
@@ -79,3 +82,16 @@ def _tell(layer: Any) -> None:
         layer.normalized_shape = tuple(layer.weight.shape)
     elif isinstance(layer, nn.Embedding | nn.EmbeddingBag):
         layer.num_embeddings, layer.embedding_dim = layer.weight.shape
+
+
+def _tell_heads(layer: Any, width: int) -> None:
+    """An attention layer's own numbers of heads, each as wide as it was."""
+    from luodi.models.layers.attention import Attention
+
+    layer.heads = layer.out.in_features // width
+    held = (
+        layer.qkv.out_features // width - layer.heads
+        if isinstance(layer, Attention)
+        else layer.kv.out_features // width
+    )
+    layer.kv_heads = held // 2

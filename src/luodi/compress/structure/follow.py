@@ -63,7 +63,9 @@ def follow(model: nn.Module, example: Arrays, outputs: tuple[str, ...]) -> Struc
         program = torch.export.export(whole, (), kwargs={"batch": batch})
     except Exception as error:  # torch raises many kinds, all of which mean this
         said = str(error).strip().splitlines() or [type(error).__name__]
-        raise LuodiError(f"channels: the model cannot be traced, so its channels cannot be followed: {said[0]}") from error
+        raise LuodiError(
+            f"channels: the model cannot be traced, so its channels cannot be followed: {said[0]}"
+        ) from error
     heads = not getattr(model, "states", None) and not getattr(model, "memories", None)
     return _Walk(whole, heads).structure(program)
 
@@ -126,7 +128,11 @@ class _Walk:
             return None
         given = rule(self._call(node))
         several = given if isinstance(given, list) else [given]
-        return given if tuple(one.shape if one else None for one in several) == _shapes(node) else None
+        if tuple(one.shape if one else None for one in several) != _shapes(node):
+            return None
+        for axis in (axis for one in several if one for axis in one.axes if len(axis) == 1):
+            self.ties.fix(axis)  # it would be stretched beside longer ones, and nobody would know to whom it belongs
+        return given
 
     def _call(self, node: fx.Node) -> Call:
         from torch.fx.node import map_arg
@@ -136,8 +142,7 @@ class _Walk:
         named = dict(zip((one.name for one in schema), said[0], strict=False)) | said[1]
         defaults = {one.name: one.default_value for one in schema if one.has_default_value()}
         layer = self._layer(node)
-        ours = self.heads and type(layer).__name__ in ("Attention", "CrossAttention")
-        return Call(self.ties, defaults | named, layer, _shapes(node), ours)
+        return Call(self.ties, defaults | named, layer, _shapes(node), self.heads and has_heads(layer))
 
     def _layer(self, node: fx.Node) -> nn.Module:
         stack = list((node.meta.get("nn_module_stack") or {}).values())
@@ -158,6 +163,18 @@ def named_tensors(model: nn.Module) -> Iterator[tuple[str, Any]]:
     """Every parameter and buffer by every name that it has."""
     yield from model.named_parameters(remove_duplicate=False)
     yield from model.named_buffers(remove_duplicate=False)
+
+
+def has_heads(layer: nn.Module) -> bool:
+    """Whether it is an attention layer of our own, whose heads are rows and columns of plain linear layers."""
+    from torch import nn
+
+    from luodi.models.layers.attention import Attention, CrossAttention
+
+    if not isinstance(layer, Attention | CrossAttention):
+        return False
+    ends = (layer.qkv, layer.out) if isinstance(layer, Attention) else (layer.q, layer.kv, layer.out)
+    return all(type(one) is nn.Linear for one in ends)
 
 
 def _node() -> type:

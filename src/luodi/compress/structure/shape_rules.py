@@ -214,7 +214,7 @@ SHAPES: dict[str, Callable[[Call], Given | None]] = {
         ["dropout", "dropout_", "feature_dropout", "alpha_dropout", "contiguous", "clone", "to", "_to_copy", "type_as",
          "detach", "detach_", "alias", "lift_fresh_copy", "zeros_like", "ones_like", "full_like"], same
     ),
-    **dict.fromkeys(["expand_as", "hardswish_", "relu6", "hardtanh_", "selu", "celu", "mish", "log_sigmoid"],
+    **dict.fromkeys(["expand_as", "where", "masked_fill", "hardswish_", "relu6", "hardtanh_", "selu", "celu", "mish", "log_sigmoid"],
                     elementwise),
     "view": view, "reshape": view, "_unsafe_view": view, "flatten": flatten, "unflatten": unflatten,
     "permute": permute, "transpose": transpose, "t": transpose, "unsqueeze": unsqueeze, "squeeze": squeeze,
