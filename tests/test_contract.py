@@ -58,6 +58,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "mask_words": [{"words": ["even"]}],
     "pretrained_parts": [{"image": "efficientnet_lite0"}],
     "prune": [{}, {"scope": "global"}],
+    "channels": [{"share": 0.5}, {"share": 0.5, "by": "taylor", "scope": "global", "rows": 16}],
     "quantize": [{}, {"activations": "int8"}],
     "lora": [{"rank": 2}, {"rank": 2, "variant": "dora"}],
     "pretrained": [{"weights": "efficientnet_lite0"}],

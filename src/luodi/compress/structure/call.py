@@ -43,9 +43,6 @@ class Call:
             found += [one for one in several if isinstance(one, Followed)]
         return found
 
-    def place(self, axis: int, rank: int) -> int:
-        return axis % rank if rank else 0
-
     def hold(self, tensor: Followed, axes: Sequence[int]) -> Followed:
         """The tensor with these axes fixed."""
         self.ties.fix(*(tensor.axes[axis] for axis in axes))

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal
 from luodi.compress.structure.follow import Place, Structure
 
 if TYPE_CHECKING:
-    from luodi.compress.calibration.walk import Calibration
     from torch import Tensor, nn
+
+    from luodi.compress.calibration.walk import Calibration
 
 Kinds = Mapping[frozenset[Place], list[int]]
 

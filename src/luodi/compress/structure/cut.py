@@ -45,7 +45,8 @@ def _put(model: nn.Module, plan: Mapping[str, Sequence[int]], new: Callable[[str
     from torch import nn
 
     made: dict[int, Any] = {}
-    widths = {layer: layer.out.in_features // layer.heads for layer in model.modules() if has_heads(layer)}
+    attending: list[Any] = [layer for layer in model.modules() if has_heads(layer)]
+    widths = {layer: layer.out.in_features // layer.heads for layer in attending}
     held = {name: tensor for name, tensor in named_tensors(model) if name in plan}  # so that no id is given twice
     touched: dict[str, nn.Module] = {}
     for name, tensor in held.items():

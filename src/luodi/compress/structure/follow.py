@@ -90,7 +90,7 @@ class _Walk:
             }
         )
 
-    def _value(self, node: fx.Node, names: Mapping[str, str]) -> Any:
+    def _value(self, node: Any, names: Mapping[str, str]) -> Any:
         from torch.fx.node import map_arg
 
         if node.op == "placeholder":
@@ -99,7 +99,7 @@ class _Walk:
                 return _stays(node)
             return self.known.setdefault(id(tensor), Followed(tuple(map(self.ties.fresh, tensor.shape))))
         if node.op == "call_function" and node.target is getitem:
-            return self.values[node.args[0]][node.args[1]] if isinstance(node.args[0], _node()) else _stays(node)
+            return self.values[node.args[0]][node.args[1]]
         if node.op == "call_function" and (found := self._ruled(node)) is not None:
             return found
         if _shapes(node) or node.op == "output":
@@ -116,7 +116,7 @@ class _Walk:
         except AttributeError:
             return None
 
-    def _ruled(self, node: fx.Node) -> Given | None:
+    def _ruled(self, node: Any) -> Given | None:
         """What a rule says of the operation, if there is one and its shapes are right."""
         import torch
 
@@ -134,17 +134,17 @@ class _Walk:
             self.ties.fix(axis)  # it would be stretched beside longer ones, and nobody would know to whom it belongs
         return given
 
-    def _call(self, node: fx.Node) -> Call:
+    def _call(self, node: Any) -> Call:
         from torch.fx.node import map_arg
 
         said = map_arg((node.args, node.kwargs), lambda one: self.values[one])
-        schema = node.target._schema.arguments  # ty: ignore[unresolved-attribute]
+        schema = node.target._schema.arguments
         named = dict(zip((one.name for one in schema), said[0], strict=False)) | said[1]
         defaults = {one.name: one.default_value for one in schema if one.has_default_value()}
         layer = self._layer(node)
         return Call(self.ties, defaults | named, layer, _shapes(node), self.heads and has_heads(layer))
 
-    def _layer(self, node: fx.Node) -> nn.Module:
+    def _layer(self, node: Any) -> nn.Module:
         stack = list((node.meta.get("nn_module_stack") or {}).values())
         path = stack[-1][0].partition("@")[0] if stack else ""
         try:
@@ -177,20 +177,14 @@ def has_heads(layer: nn.Module) -> bool:
     return all(type(one) is nn.Linear for one in ends)
 
 
-def _node() -> type:
-    from torch.fx import Node
-
-    return Node
-
-
-def _shapes(node: fx.Node) -> tuple[tuple[int, ...], ...]:
+def _shapes(node: Any) -> tuple[tuple[int, ...], ...]:
     """Of the tensors that a node gives."""
     value = node.meta.get("val")
     several = value if isinstance(value, list | tuple) else [value]
     return tuple(tuple(int(side) for side in one.shape) for one in several if hasattr(one, "shape"))
 
 
-def _stays(node: fx.Node) -> Any:
+def _stays(node: Any) -> Any:
     value = node.meta.get("val")
     if isinstance(value, list | tuple):
         return [stays(one.shape) if hasattr(one, "shape") else one for one in value]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 
 def linear(call: Call) -> Given | None:
+    """Outputs are rows of the weight, inputs its columns."""
     x, weight = call.tensor("input"), call.tensor("weight")
     if len(weight.axes) != 2:
         return None
@@ -60,6 +61,7 @@ def convolution(call: Call) -> Given | None:
 
 
 def transposed_convolution(call: Call) -> Given | None:
+    """The weight's first axis is the inputs."""
     x, weight = call.tensor("input"), call.tensor("weight")
     if call["groups"] != 1 or len(x.axes) != len(weight.axes):
         return None
@@ -71,6 +73,7 @@ def transposed_convolution(call: Call) -> Given | None:
 
 
 def batch_norm(call: Call) -> Given | None:
+    """A number of each kind for every channel."""
     x = call.tensor("input")
     for name in ("weight", "bias", "running_mean", "running_var"):
         if call[name] is not None:
@@ -93,6 +96,7 @@ def layer_norm(call: Call) -> Given | None:
 
 
 def embedding(call: Call) -> Given | None:
+    """Rows of the table stay, its columns go on."""
     weight = call.hold(call.tensor("weight"), [0])
     return Followed((*call.tensor("indices").axes, weight.axes[1]))
 
@@ -121,6 +125,7 @@ def pooling(call: Call) -> Given | None:
 
 
 def padding(call: Call) -> Given | None:
+    """An axis that is padded stays."""
     x, sides = call.tensor("self"), call["pad"]
     axes = list(x.axes)
     for place in range(len(sides) // 2):

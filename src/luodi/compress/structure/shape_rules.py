@@ -23,6 +23,7 @@ def same(call: Call) -> Given | None:
 
 
 def elementwise(call: Call) -> Given | None:
+    """Place by place, axes of one place stretched."""
     return call.ties.together(*call.tensors) if call.tensors else None
 
 
@@ -33,10 +34,12 @@ def view(call: Call) -> Given | None:
 
 
 def flatten(call: Call) -> Given | None:
+    """Merges axes, whatever their lengths."""
     return _regrouped(call, call.tensor("self"), set(range(len(call.shapes[0]))))
 
 
 def unflatten(call: Call) -> Given | None:
+    """Splits an axis; the length left open may change."""
     x, sizes = call.tensor("self"), call["sizes"]
     at, more = call["dim"] % len(x.axes), len(sizes) - 1
     inside = {at + place for place, size in enumerate(sizes) if size == -1}
@@ -88,11 +91,13 @@ def _ends(shape: Sequence[int]) -> list[int]:
 
 
 def permute(call: Call) -> Given | None:
+    """Axes in another order."""
     x = call.tensor("self")
     return Followed(tuple(x.axes[place] for place in call["dims"]))
 
 
 def transpose(call: Call) -> Given | None:
+    """Two axes change places."""
     x = call.tensor("self")
     axes, (a, b) = list(x.axes), (call.arguments.get("dim0", 0), call.arguments.get("dim1", -1))
     if axes:
@@ -101,12 +106,14 @@ def transpose(call: Call) -> Given | None:
 
 
 def unsqueeze(call: Call) -> Given | None:
+    """A new axis of one place."""
     x = call.tensor("self")
     place = call["dim"] % (len(x.axes) + 1)
     return Followed((*x.axes[:place], still(1), *x.axes[place:]))
 
 
 def squeeze(call: Call) -> Given | None:
+    """Axes of one place go."""
     x = call.tensor("self")
     said = call.arguments.get("dim", list(range(len(x.axes))))
     places = {place % len(x.axes) for place in ([said] if isinstance(said, int) else said)}
@@ -126,11 +133,12 @@ def expand(call: Call) -> Given | None:
 
 
 def reduce(call: Call) -> Given | None:
-    """A sum goes on without a channel of zeros; a mean or a maximum does not."""
+    """A mean or a maximum is another without a channel of zeros: its axis stays."""
     return _reduced(call, fixed=True)
 
 
 def total(call: Call) -> Given | None:
+    """A sum goes on without a channel of zeros."""
     return _reduced(call, fixed=False)
 
 
@@ -147,10 +155,12 @@ def _reduced(call: Call, *, fixed: bool) -> Given | None:
 
 
 def softmax(call: Call) -> Given | None:
+    """Shares of a whole: its axis stays."""
     return call.hold(call.tensor("self"), [call["dim"]])
 
 
 def cat(call: Call) -> Given | None:
+    """Side by side along one axis."""
     parts = [one for one in call["tensors"] if one.shape != (0,)]
     place = call["dim"] % len(parts[0].axes)
     flat = [call.with_axis(one, place, still(1)) for one in parts]
@@ -159,6 +169,7 @@ def cat(call: Call) -> Given | None:
 
 
 def stack(call: Call) -> Given | None:
+    """Side by side along a new axis."""
     axes = call.ties.together(*call["tensors"]).axes
     place = call["dim"] % (len(axes) + 1)
     return Followed((*axes[:place], still(len(call["tensors"])), *axes[place:]))
@@ -186,6 +197,7 @@ def split(call: Call) -> Given | None:
 
 
 def unbind(call: Call) -> Given | None:
+    """Each place of an axis alone."""
     x = call.tensor("self")
     place = call["dim"] % len(x.axes)
     call.hold(x, [place])
@@ -193,6 +205,7 @@ def unbind(call: Call) -> Given | None:
 
 
 def select(call: Call) -> Given | None:
+    """One place of an axis."""
     x = call.tensor("self")
     place = call["dim"] % len(x.axes)
     call.hold(x, [place])
@@ -214,8 +227,8 @@ SHAPES: dict[str, Callable[[Call], Given | None]] = {
         ["dropout", "dropout_", "feature_dropout", "alpha_dropout", "contiguous", "clone", "to", "_to_copy", "type_as",
          "detach", "detach_", "alias", "lift_fresh_copy", "zeros_like", "ones_like", "full_like"], same
     ),
-    **dict.fromkeys(["expand_as", "where", "masked_fill", "hardswish_", "relu6", "hardtanh_", "selu", "celu", "mish", "log_sigmoid"],
-                    elementwise),
+    **dict.fromkeys(["expand_as", "where", "masked_fill", "relu6", "hardswish_", "hardtanh_", "selu", "celu", "mish",
+                     "log_sigmoid"], elementwise),
     "view": view, "reshape": view, "_unsafe_view": view, "flatten": flatten, "unflatten": unflatten,
     "permute": permute, "transpose": transpose, "t": transpose, "unsqueeze": unsqueeze, "squeeze": squeeze,
     "expand": expand, "mean": reduce, "amax": reduce, "amin": reduce, "var": reduce, "std": reduce, "sum": total,
