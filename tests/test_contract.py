@@ -75,6 +75,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "factorize": [{"energy": 0.5}, {"energy": 0.9, "by": "inputs", "rows": 32}],
     "distil": [{"train": {"train": {"epochs": 1, "batch_size": 64}}}],
     "land": [{"seconds": 0.1, "depth": 0, "limits": {"size_mb": 1e6}}],
+    "channels": [{"share": 0.5}, {"share": 0.5, "by": "taylor", "scope": "global", "rows": 16}],
     "lora": [{"rank": 2}, {"rank": 2, "variant": "dora"}],
     "pretrained": [{"weights": "efficientnet_lite0"}],
     "export": [
