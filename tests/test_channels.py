@@ -240,3 +240,17 @@ def test_a_strided_convolution_of_1_by_1_keeps_8(tmp_path):
     )
     after = apply(step("channels", share=0.75, multiple=1), bundle, Run(tmp_path))
     assert after.notes["channels"]["conv1"] == [16, 8] and after.notes["channels"]["layer1.0.conv1"] == [16, 4]
+
+
+def test_the_report_draws_what_each_kind_costs():
+    from types import SimpleNamespace
+
+    from luodi.report.panels.channels import Channels
+
+    losses = {"share": 0.5, "loss": 0.25, "layers": {"first": 0.75, "<b>": 0.2}}
+    notes = {"channels": {"first": [8, 4], "<b>": [16, 8]}, "parameters": [1000, 250], "sensitivity": losses}
+    view: Any = SimpleNamespace(evidence=[SimpleNamespace(number=3, name="channels", notes=notes)])
+    assert Channels().wanted(view)
+    page = Channels().html(view)
+    assert "1,000 parameters became 250, 75% fewer" in page and "<td>8</td><td>4</td>" in page
+    assert "0.5" in page and "-0.05" in page and "<b>" not in page
