@@ -41,7 +41,8 @@ def to_hugging_face(model: GPT) -> tuple[dict[str, Any], dict[str, Tensor]]:
         )
     architecture = GPT2 if figures["positions"] == "learned" else LLAMA
     _same("width", model.placed.tokens.embedding_dim, figures["width"], "this network as it was built")
-    for block in model.blocks:
+    blocks: Any = model.blocks
+    for block in blocks:
         _same("hidden", block.feed.down.in_features, figures["hidden"], "this network as it was built")
     _same("norm", figures["norm"], told[0], architecture)
     _same("gated", figures["gated"], told[1], architecture)
