@@ -13,7 +13,7 @@ from torch import nn
 from luodi.compress.calibration.walk import calibration_of
 from luodi.compress.structure.choice import by_magnitude, by_taylor, least
 from luodi.compress.structure.cut import cut, shaped
-from luodi.compress.structure.follow import Structure, follow
+from luodi.compress.structure.follow import Structure, follow, try_out
 from luodi.core.apply import apply
 from luodi.core.bundle import Bundle
 from luodi.core.errors import LuodiError, Refused
@@ -159,6 +159,29 @@ def test_what_is_not_understood_stays():
 
     example = {"x": np.ones((3, 4), np.float32)}
     assert not follow(Odd(), example, ("y",)).groups
+
+
+def test_lengths_outside_the_graph_stay_or_are_told():
+    class Checked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.attention = nn.Linear(4, 8), nn.Linear(8, 4), nn.MultiheadAttention(8, 2)
+            self.c, self.d, self.wide = nn.Linear(4, 6), nn.Linear(6, 4), 6
+
+        def forward(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+            x = self.a(batch["x"])
+            y = self.c(batch["x"])
+            assert y.shape[1] == self.wide
+            return {"y": self.b(self.attention(x, x, x)[0] + x) + self.d(y)}
+
+    model, example = Checked(), {"x": np.ones((3, 4), np.float32)}
+    structure = follow(model, example, ("y",))
+    ((axes, several),) = structure.groups.items()
+    assert ("c.weight", 0) in axes, "the attention of torch compares lengths with its own: they stay"
+    try_out(model, example)
+    cut(model, structure, set(several[:2]))
+    with pytest.raises(LuodiError, match="hold lengths of their own"):
+        try_out(model, example)
 
 
 def test_taylor_is_the_direct_computation(tmp_path):
