@@ -13,7 +13,7 @@ from torch import nn
 from luodi.compress.calibration.walk import calibration_of
 from luodi.compress.structure.choice import by_magnitude, by_taylor, least
 from luodi.compress.structure.cut import cut, shaped
-from luodi.compress.structure.follow import Structure, follow
+from luodi.compress.structure.follow import Structure, follow, try_out
 from luodi.core.apply import apply
 from luodi.core.bundle import Bundle
 from luodi.core.errors import LuodiError, Refused
@@ -161,6 +161,29 @@ def test_what_is_not_understood_stays():
     assert not follow(Odd(), example, ("y",)).groups
 
 
+def test_lengths_outside_the_graph_stay_or_are_told():
+    class Checked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.attention = nn.Linear(4, 8), nn.Linear(8, 4), nn.MultiheadAttention(8, 2)
+            self.c, self.d, self.wide = nn.Linear(4, 6), nn.Linear(6, 4), 6
+
+        def forward(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+            x = self.a(batch["x"])
+            y = self.c(batch["x"])
+            assert y.shape[1] == self.wide
+            return {"y": self.b(self.attention(x, x, x)[0] + x) + self.d(y)}
+
+    model, example = Checked(), {"x": np.ones((3, 4), np.float32)}
+    structure = follow(model, example, ("y",))
+    ((axes, several),) = structure.groups.items()
+    assert ("c.weight", 0) in axes, "the attention of torch compares lengths with its own: they stay"
+    try_out(model, example)
+    cut(model, structure, set(several[:2]))
+    with pytest.raises(LuodiError, match="hold lengths of their own"):
+        try_out(model, example)
+
+
 def test_taylor_is_the_direct_computation(tmp_path):
     bundle = trained(table_bundle(BOTH, {"mlp": {"hidden": [5, 4]}}), tmp_path)
     model: Any = bundle.model
@@ -240,3 +263,17 @@ def test_a_strided_convolution_of_1_by_1_keeps_8(tmp_path):
     )
     after = apply(step("channels", share=0.75, multiple=1), bundle, Run(tmp_path))
     assert after.notes["channels"]["conv1"] == [16, 8] and after.notes["channels"]["layer1.0.conv1"] == [16, 4]
+
+
+def test_the_report_draws_what_each_kind_costs():
+    from types import SimpleNamespace
+
+    from luodi.report.panels.channels import Channels
+
+    losses = {"share": 0.5, "loss": 0.25, "layers": {"first": 0.75, "<b>": 0.2}}
+    notes = {"channels": {"first": [8, 4], "<b>": [16, 8]}, "parameters": [1000, 250], "sensitivity": losses}
+    view: Any = SimpleNamespace(evidence=[SimpleNamespace(number=3, name="channels", notes=notes)])
+    assert Channels().wanted(view)
+    page = Channels().html(view)
+    assert "1,000 parameters became 250, 75% fewer" in page and "<td>8</td><td>4</td>" in page
+    assert "0.5" in page and "-0.05" in page and "<b>" not in page

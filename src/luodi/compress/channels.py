@@ -11,7 +11,7 @@ from pydantic import Field
 from luodi.compress.calibration.walk import Calibration, calibration_of
 from luodi.compress.structure.choice import Scores, by_magnitude, by_taylor, least, loss_of
 from luodi.compress.structure.cut import cut, shaped
-from luodi.compress.structure.follow import Place, Structure, follow
+from luodi.compress.structure.follow import Place, Structure, follow, try_out
 from luodi.core.apply import apply
 from luodi.core.bundle import Bundle, Edit, weights_count
 from luodi.core.catalog import name_of
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from luodi.core.outlook import Forecast, Outlook
     from luodi.core.run import Run
+    from luodi.core.spec import Arrays
     from luodi.core.task import Task
 
 EXAMPLES = 3  # rows on which the model is traced
@@ -128,8 +129,7 @@ class Channels(Step):
 
     def _structure(self, bundle: Bundle, run: Run) -> Structure:
         assert bundle.model is not None
-        example = bundle.task.encode(bundle.task.examples(EXAMPLES, run.seed_for("channels")))
-        return follow(bundle.model, example, tuple(bundle.task.outputs_specs()))
+        return follow(bundle.model, _example(bundle, run), tuple(bundle.task.outputs_specs()))
 
     def _round(
         self, bundle: Bundle, structure: Structure, whole: Mapping[frozenset[Place], int], number: int,
@@ -146,6 +146,7 @@ class Channels(Step):
         if not gone:
             return bundle, notes
         edit = Edit(self, cut(bundle.model, structure, gone), self.version, {"torch": torch.__version__})
+        try_out(bundle.model, _example(bundle, run))
         bundle = bundle.with_model(bundle.model, edit=edit)
         for place, step in enumerate(self.recover, 1):
             inside = run.at("round", number, place)
@@ -171,6 +172,10 @@ class Channels(Step):
             cut(one, structure, gone)
             found["layers"][_name(axes)] = loss_of(one, calibration)
         return found
+
+
+def _example(bundle: Bundle, run: Run) -> Arrays:
+    return bundle.task.encode(bundle.task.examples(EXAMPLES, run.seed_for("channels")))
 
 
 def _layers(model: nn.Module) -> list[tuple[str, Any]]:

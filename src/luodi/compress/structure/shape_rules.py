@@ -113,10 +113,11 @@ def unsqueeze(call: Call) -> Given | None:
 
 
 def squeeze(call: Call) -> Given | None:
-    """Axes of one place go."""
+    """Axes of one place go; a longer one stays as it is, or it might go as well once it has one place."""
     x = call.tensor("self")
     said = call.arguments.get("dim", list(range(len(x.axes))))
     places = {place % len(x.axes) for place in ([said] if isinstance(said, int) else said)}
+    call.hold(x, sorted(places))
     return Followed(tuple(axis for at, axis in enumerate(x.axes) if at not in places or len(axis) != 1))
 
 

@@ -40,6 +40,10 @@ def to_hugging_face(model: GPT) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"positions: {figures['positions']} has no counterpart in {GPT2} or {LLAMA}; learned, rotary have"
         )
     architecture = GPT2 if figures["positions"] == "learned" else LLAMA
+    _same("width", model.placed.tokens.embedding_dim, figures["width"], "this network as it was built")
+    blocks: Any = model.blocks
+    for block in blocks:
+        _same("hidden", block.feed.down.in_features, figures["hidden"], "this network as it was built")
     _same("norm", figures["norm"], told[0], architecture)
     _same("gated", figures["gated"], told[1], architecture)
     if architecture == LLAMA:
