@@ -51,7 +51,7 @@ def _patches(layer: Any, x: Tensor) -> Tensor:
     """(B, channels, places..., kernel...): what the kernel covers at each place."""
     from torch.nn import functional
 
-    from luodi.models.layers.int8_weight import around
+    from luodi.models.layers.around import around
 
     sides = around(layer)
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from luodi.models.layers.around import around
+
 AT_ONCE = 2**20  # numbers of a weight that are floats at a time
 CONVOLVE = {3: functional.conv1d, 4: functional.conv2d, 5: functional.conv3d}  # by the dimensions of the weight
 
@@ -102,15 +104,3 @@ def convolved(mine: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tens
         return convolve(x, weight, bias, mine.stride, mine.padding, mine.dilation, mine.groups)
     x = functional.pad(x, around(mine), mode=mine.padding_mode)
     return convolve(x, weight, bias, mine.stride, 0, mine.dilation, mine.groups)
-
-
-def around(layer: Any) -> list[int]:
-    """Padding before and after each axis, the last axis first, as `functional.pad` wants it."""
-    sides: list[int] = []
-    for axis in reversed(range(len(layer.kernel_size))):
-        if isinstance(layer.padding, str):  # "same" pads the odd one behind; "valid" not at all
-            total = layer.dilation[axis] * (layer.kernel_size[axis] - 1) if layer.padding == "same" else 0
-            sides += [total // 2, total - total // 2]
-        else:
-            sides += [layer.padding[axis], layer.padding[axis]]
-    return sides

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from luodi.core import yaml
 from luodi.core.evidence import Evidence
-from luodi.report.panel import chart, floats, named, plain
+from luodi.report.panel import chart, floats, plain
 from luodi.report.units import three
 from luodi.report.view import View
 
@@ -109,7 +109,6 @@ def _order(chain: Mapping[str, Any]) -> tuple[int, float]:
 
 def _row(chain: Mapping[str, Any], axes: Sequence[str], note: Mapping[str, Any]) -> str:
     taken = chain["name"] == note["taken"]
-    steps = escape(", ".join(map(named, chain["steps"])) or "as it is")
     figures = "".join(
         f"<td class='count'>{three(chain['figures'][axis]) if axis in chain['figures'] else '–'}</td>" for axis in axes
     )
@@ -117,6 +116,7 @@ def _row(chain: Mapping[str, Any], axes: Sequence[str], note: Mapping[str, Any])
     lost = f"{loss['value']:.3g} [{loss['low']:.3g}, {loss['high']:.3g}]" if loss else "–"
     why = "taken" if taken else escape(chain["why"]) or "another one is better"
     return (
-        f"<tr{' class=taken' if taken else ''}><td>{steps}</td><td>{escape(chain['state'])}</td>{figures}"
+        f"<tr{' class=taken' if taken else ''}><td>{escape(chain['name'])}</td>"
+        f"<td>{escape(chain['state'])}</td>{figures}"
         f"<td class='count'>{escape(lost)}</td><td>{why}</td></tr>"
     )

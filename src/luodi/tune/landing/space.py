@@ -45,15 +45,20 @@ class Chain:
 
 
 def part(step: Step) -> str:
-    """`export to=openvino activations=int8`."""
-    said = dump(step, short=True)
-    if isinstance(said, str):
-        return said
+    """`export to=openvino activations=int8`; steps in a step: `channels recover=[train epochs=1]`."""
+    return _named(dump(step, short=True))
+
+
+def _named(said: Any) -> str:
+    if not isinstance(said, dict):
+        return str(said)
     ((name, fields),) = said.items()
     return " ".join([name, *(f"{key}={_short(value)}" for key, value in fields.items())])
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, list) and value and all(isinstance(one, dict) and len(one) == 1 for one in value):
+        return f"[{', '.join(map(_named, value))}]"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
